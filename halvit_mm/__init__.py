@@ -1,0 +1,17 @@
+"""Vision backbones with half of the weights, for the OpenMMLab stack.
+
+Importing this package registers its backbones, necks, hooks and datasets in mmengine's root
+registries, so that ``custom_imports = dict(imports=["halvit_mm"])`` is all a config needs.
+``halvit_mm.layers`` is plain PyTorch and works where OpenMMLab is not installed.
+"""
+
+from importlib.util import find_spec
+
+__version__ = "0.1.0"
+
+if find_spec("mmengine") is not None:
+    # The operators come first: mmdet imports mmcv.ops as soon as it is imported.
+    from . import compat
+
+    compat.install()
+    from . import backbones, datasets, engine, necks  # noqa: F401

@@ -1,0 +1,68 @@
+"""Multi-head attention without its projections: what tied and dense attention share."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MultiHeadAttention(nn.Module):
+    """Softmax attention over tokens; subclasses say which weights project in and out.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Number of heads; must divide ``dim``.
+
+    Raises:
+        ValueError: ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(
+                f"dim={dim} cannot be divided among num_heads={num_heads}: "
+                "choose a number of heads that divides dim"
+            )
+        self.dim = dim
+        self.num_heads = num_heads
+
+    def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps tokens (B, N, dim) to queries, keys and values of the same shape."""
+        raise NotImplementedError
+
+    def project_out(self, x: Tensor) -> Tensor:
+        """Maps the concatenated heads (B, N, dim) to the output (B, N, dim)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        rel_pos: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Attends from every token to every token.
+
+        Args:
+            x: Tokens (B, N, dim).
+            mask: Boolean, broadcastable to (B, heads, N, N); False hides a key from a query.
+            rel_pos: Turns the queries (B, heads, N, dim / heads) into logits (B, heads, N, N) that
+                are added before the softmax.
+
+        Returns:
+            Tokens (B, N, dim).
+        """
+        q, k, v = (self._split_heads(t) for t in self.project_in(x))
+        if rel_pos is not None:
+            bias = rel_pos(q)
+            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.project_out(x.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, dim) → (B, heads, N, dim / heads)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, num_heads={self.num_heads}"

@@ -1,0 +1,93 @@
+"""The transformer block that every plain backbone here is a stack of."""
+
+from collections.abc import Collection
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from .dense import DenseAttention, DenseFFN
+from .position import DecomposedRelativePosition, Size
+from .tied import TiedAttention, TiedFFN
+from .window import window_mask, window_merge, window_partition
+
+
+class LayerScale(nn.Module):
+    """Multiplies each channel by a learned scale (Touvron et al., "CaiT", ICCV 2021, eq. 6)."""
+
+    def __init__(self, dim: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block: ``x ← x + Attn(LN(x))``, ``x ← x + FFN(LN(x))``.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Number of attention heads.
+        hidden_dim: Width of the feed-forward's hidden layer.
+        tied: Which of ``"attn"`` and ``"ffn"`` use each weight twice; the others are dense.
+        window: Height and width of the attention windows in tokens; None attends globally.
+        rel_pos_size: Map size of the decomposed relative position; None leaves it out.
+        layer_scale: Initial value of LayerScale; None leaves it out.
+        drop_path: Probability of dropping a residual branch of a sample in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        *,
+        tied: Collection[str] = ("attn", "ffn"),
+        window: Size | None = None,
+        rel_pos_size: Size | None = None,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = (TiedAttention if "attn" in tied else DenseAttention)(dim, num_heads)
+        self.rel_pos = (
+            DecomposedRelativePosition(rel_pos_size, dim // num_heads) if rel_pos_size else None
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.ffn = (TiedFFN if "ffn" in tied else DenseFFN)(dim, hidden_dim)
+        scaled = layer_scale is not None
+        self.scale1 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
+        self.scale2 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
+        self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        """Runs the block.
+
+        Args:
+            x: Tokens (B, N, dim), N = H · W; one class token in front is allowed where neither
+                windows nor relative positions are used.
+            size: Height H and width W of the token map.
+        """
+        x = x + self.drop_path(self.scale1(self._attend(self.norm1(x), size)))
+        return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))
+
+    def _attend(self, x: Tensor, size: Size) -> Tensor:
+        # A window larger than the map is the map: padding would only cost time.
+        window = (
+            (min(self.window[0], size[0]), min(self.window[1], size[1])) if self.window else size
+        )
+        rel_pos = partial(self.rel_pos, size=window) if self.rel_pos else None
+        if window == size:
+            return self.attn(x, rel_pos=rel_pos)
+        batch = len(x)
+        windows = window_partition(x.unflatten(1, size), window)
+        mask = window_mask(size, window, x.device)
+        if mask is not None:
+            # (nW, keys) → (B · nW, heads, queries, keys)
+            mask = mask.repeat(batch, 1)[:, None, None, :]
+        windows = self.attn(windows, mask=mask, rel_pos=rel_pos)
+        return window_merge(windows, window, size).flatten(1, 2)
