@@ -14,4 +14,4 @@ if find_spec("mmengine") is not None:
     from . import compat
 
     compat.install()
-    from . import backbones, datasets, engine, necks  # noqa: F401
+    from . import backbones, checkpoints, datasets, engine, necks  # noqa: F401

@@ -195,7 +195,7 @@ def test_frozen_stages(frozen_stages):
         [p for p in model.parameters() if p.requires_grad] or [torch.nn.Parameter(torch.zeros(1))],
         lr=0.1,
     )
-    out = model(torch.randn(2, 3, 64, 64))[0]
+    out = model(torch.randn(16, 3, 64, 64))[0]
     if out.requires_grad:
         (out * torch.randn(24)).sum().backward()
     optimizer.step()
