@@ -17,7 +17,7 @@ install:
 demo: install
 	$(RUN) tools/make_digits.py data/digits
 	$(RUN) tools/train.py $(DIGITS) --work-dir $(DEMO)
-	$(RUN) tools/test.py $(DIGITS) $(DEMO)/latest.pth --work-dir $(DEMO)/test --out $(DEMO)/predictions.pkl
+	$(RUN) tools/test.py $(DIGITS) $$(cat $(DEMO)/last_checkpoint) --work-dir $(DEMO)_test --out $(DEMO)/predictions.pkl
 	$(RUN) tools/draw_predictions.py $(DIGITS) $(DEMO)/predictions.pkl $(DEMO)/predictions.png
 	$(RUN) tools/analyze_run.py $(DEMO) --out $(DEMO)/curves.png
 

@@ -8,7 +8,7 @@ _base_ = [
 
 model = dict(
     roi_head=dict(bbox_head=dict(num_classes=1), mask_head=dict(num_classes=1)),
-    # Up to 375 nuclei on a tile: a hundred detections would not do.
+    # Up to 162 nuclei on a tile: a hundred detections would not do.
     test_cfg=dict(rpn=dict(nms_pre=2000, max_per_img=2000), rcnn=dict(max_per_img=500)),
 )
 

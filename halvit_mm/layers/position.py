@@ -96,8 +96,9 @@ class DecomposedRelativePosition(nn.Module):
         return table[position[:, None] - position[None, :] + length - 1]
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        for name, table in self.named_parameters(recurse=False):
-            loaded = state_dict.get(prefix + name)
+        """Resamples the tables of a checkpoint for another map size."""
+        for name in ("table_h", "table_w"):
+            table, loaded = getattr(self, name), state_dict.get(prefix + name)
             if loaded is not None and loaded.shape[-1:] == table.shape[-1:]:
                 state_dict[prefix + name] = _resize_table(loaded, len(table))
         super()._load_from_state_dict(state_dict, prefix, *args)
