@@ -51,7 +51,7 @@ def find_python():
     if sys.version_info[:2] in SUPPORTED:
         return sys.executable
     for major, minor in reversed(SUPPORTED):
-        name = "python%d.%d" % (major, minor)
+        name = f"python{major}.{minor}"
         if shutil.which(name) and not subprocess.call([name, "-c", ""], stderr=subprocess.DEVNULL):
             return name
     fail("Python 3.10, 3.11 or 3.12 is needed: install one and pass it as PYTHON=…")
@@ -93,7 +93,7 @@ def step(what, command):
     if subprocess.call(command):
         fail(what + " could not be installed; the lines above say why. Try again with "
              "HALVIT_INSTALLER=pip, or check the network.")  # fmt: skip
-    print("  %.0f s" % (time.time() - start), flush=True)
+    print(f"  {time.time() - start:.0f} s", flush=True)
 
 
 def fail(message):
