@@ -84,7 +84,9 @@ def has_matching_torch(python):
         [str(python), "-c", check], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     found = re.match(r"(\d+)\.(\d+)", run.stdout)
-    return run.returncode == 0 and tuple(map(int, found.groups())) >= (2, 4)
+    if run.returncode or found is None:
+        return False
+    return tuple(map(int, found.groups())) >= (2, 4)
 
 
 def step(what, command):

@@ -1,0 +1,51 @@
+"""What holds for the repository as a whole."""
+
+import subprocess
+import sys
+
+import halvit_mm
+
+
+def test_layers_need_no_openmmlab(root):
+    """`halvit_mm.layers` is plain PyTorch: it imports where mmengine is not installed."""
+    code = (
+        "import sys\n"
+        "for name in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain'): sys.modules[name] = None\n"
+        "import importlib.util as util\n"
+        "find = util.find_spec\n"
+        "util.find_spec = lambda name, *a: None if name == 'mmengine' else find(name, *a)\n"
+        "from halvit_mm.layers import TiedFFN\n"
+        "print(TiedFFN(4, 8))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("TiedFFN(")
+
+
+def test_everything_is_pinned(root):
+    lines = (root / "requirements" / "lock.txt").read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert len(packages) > 50
+    assert all("==" in line for line in packages)
+    names = {line.split("==")[0] for line in packages}
+    assert not names & {"torch", "torchvision", "opencv-python"}
+    assert {"onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmpretrain"} <= names
+
+
+def test_readme_shows_the_two_commands(root):
+    readme = (root / "README.md").read_text()
+    assert "make demo" in readme
+    assert "make test" in readme
+
+
+def test_readme_commands_exist(root):
+    """Every tool and config that README and docs name is in the repository."""
+    import re
+
+    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+        for path in re.findall(r"\b((?:tools|configs)/[\w/]+\.(?:py|sh))", page.read_text()):
+            assert (root / path).is_file(), f"{page.name} names {path}"
+
+
+def test_version_is_in_the_changelog(root):
+    assert f"## {halvit_mm.__version__}" in (root / "CHANGELOG.md").read_text()
