@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "mask_rcnn_halvit_1x_coco.py"
-EPOCHS = 80
+EPOCHS = 130
 
 
 @pytest.mark.full

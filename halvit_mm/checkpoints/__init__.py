@@ -1,0 +1,5 @@
+"""Reading, checking and publishing checkpoints."""
+
+from .loading import LoadReport, PretrainedBackbone, compare, load_backbone, read_state_dict
+
+__all__ = ["LoadReport", "PretrainedBackbone", "compare", "load_backbone", "read_state_dict"]

@@ -1,0 +1,248 @@
+"""Training and testing of mmdet's detectors and mmpretrain's classifiers: what the tools run."""
+
+import json
+import re
+from os import replace
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import OPTIMIZERS, RUNNERS
+from mmengine.runner import Runner
+
+from ..checkpoints.files import temporary_beside
+from ..checkpoints.loading import check_file
+from ..errors import UserError
+from .config_errors import config_errors
+from .preflight import check_folder, preflight
+from .testing import dump_metric, set_tta, set_visualization
+
+
+def train(
+    cfg: Config,
+    *,
+    work_dir: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+    launcher: str = "none",
+    allow_partial: bool = False,
+) -> Runner:
+    """Trains what a config describes.
+
+    Args:
+        cfg: An mmdet or mmpretrain config; it is changed.
+        work_dir: Folder of logs and checkpoints; default: the config's, or ``work_dirs/<config>``.
+        amp: Mixed precision; needs a GPU.
+        auto_scale_lr: Scales the learning rate from the config's ``base_batch_size`` to this run's.
+        resume: A checkpoint to resume from, or ``"auto"`` for the last one in ``work_dir``.
+        launcher: ``"none"``, or what started one process for each GPU: ``"pytorch"``, ``"slurm"``
+            or ``"mpi"``.
+        allow_partial: Accepts a checkpoint that does not fit the model.
+
+    Returns:
+        The runner, after training.
+
+    Raises:
+        UserError: Something in the config, the data or the options is wrong.
+    """
+    _set_work_dir(cfg, work_dir)
+    notes = _set_resume(cfg, resume)
+    preflight(cfg, mode="train", checkpoint=cfg.get("load_from"))
+    if amp:
+        if get_device() == "cpu":
+            raise UserError("--amp needs a GPU and there is none: leave it out")
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if auto_scale_lr:
+        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+            raise UserError("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
+        cfg.auto_scale_lr.enable = True
+    _set_up(cfg, launcher, allow_partial)
+    with config_errors(cfg):
+        runner = _build_runner(cfg)
+        _check_optimizer(runner)
+        for note in notes:
+            runner.logger.info(note)
+        runner.train()
+    _tear_down(runner)
+    return runner
+
+
+def test(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    out: str | None = None,
+    json_file: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    launcher: str = "none",
+    allow_partial: bool = False,
+) -> dict[str, float]:
+    """Tests a checkpoint on the config's test set.
+
+    Args:
+        cfg: An mmdet or mmpretrain config; it is changed.
+        checkpoint: The weights to test.
+        work_dir: Folder of the log; default as in :func:`train`.
+        out: File ``*.pkl`` for the predictions.
+        json_file: File for the metrics.
+        show: Shows each image with its predictions in a window.
+        show_dir: Folder for images with their predictions.
+        wait_time: How long each image is shown, in seconds.
+        tta: Averages over the image and its mirror image, or as the config's ``tta_model`` and
+            ``tta_pipeline`` say.
+        launcher: See :func:`train`.
+        allow_partial: See :func:`train`.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        UserError: See :func:`train`.
+    """
+    _set_work_dir(cfg, work_dir)
+    for path, option in ((out, "--out"), (json_file, "--json")):
+        if path is not None:
+            check_folder(Path(path).parent, option)
+            if Path(path).is_dir():
+                raise UserError(f"{option} {path}: this is a folder; name a file")
+    if out is not None and not out.endswith((".pkl", ".pickle")):
+        raise UserError(f"--out {out}: predictions are pickled; name the file *.pkl")
+    cfg.load_from = checkpoint
+    cfg.resume = False
+    preflight(cfg, mode="test", checkpoint=checkpoint)
+    draw = show or show_dir is not None
+    if tta:
+        set_tta(cfg, draw=draw)
+    if draw:
+        set_visualization(cfg, show=show, show_dir=show_dir, wait_time=wait_time)
+    _set_up(cfg, launcher, allow_partial)
+    with config_errors(cfg):
+        runner = _build_runner(cfg)
+        if out is not None:
+            runner.test_evaluator.metrics.append(dump_metric(cfg, out))
+        metrics = runner.test()
+    if json_file is not None and runner.rank == 0:
+        with temporary_beside(Path(json_file)) as temporary:
+            # Some metrics are arrays or tensors.
+            text = json.dumps(metrics, indent=2, default=lambda value: value.tolist())
+            temporary.write_text(text + "\n")
+            replace(temporary, json_file)
+    _tear_down(runner)
+    return metrics
+
+
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The latest checkpoint of a work directory that is whole, if there is one.
+
+    mmengine notes its last one in the file ``last_checkpoint``. A run that was killed at the wrong
+    moment has removed that one already or left its successor cut off, and a folder that was moved
+    holds the old path; then the others are looked at, the latest first.
+    """
+    work_dir = Path(work_dir)
+    candidates = sorted(
+        (path for kind in ("epoch_*.pth", "iter_*.pth") for path in work_dir.glob(kind)),
+        key=lambda path: int(re.sub(r"\D", "", path.stem) or 0),
+        reverse=True,
+    )
+    noted = work_dir / "last_checkpoint"
+    if noted.is_file():
+        candidates.insert(0, work_dir / Path(noted.read_text().strip()).name)
+    for path in candidates:
+        try:
+            check_file(path)
+        except UserError:
+            continue
+        return path
+    return None
+
+
+def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename or "config").stem)
+
+
+def _set_resume(cfg: Config, resume: str | None) -> list[str]:
+    """Sets what is resumed from; returns what there is to say about it."""
+    if resume is None:
+        return []
+    if resume == "auto":
+        found = last_checkpoint(cfg.work_dir)
+        if found is None:
+            cfg.resume = False
+            return [
+                f"--resume: no checkpoint in {cfg.work_dir}, training starts from the beginning"
+            ]
+        resume = str(found)
+    cfg.resume = True
+    cfg.load_from = resume
+    return [f"--resume: training continues from {resume}"]
+
+
+def _set_up(cfg: Config, launcher: str, allow_partial: bool) -> None:
+    """What training and testing have in common."""
+    cfg.launcher = launcher
+    hooks = cfg.get("custom_hooks") or []
+    types = [hook.get("type") for hook in hooks]
+    for needed in ("CheckpointGuardHook", "EvaluationProgressHook"):
+        if needed not in types:
+            hooks.append(dict(type=needed))
+    if allow_partial:
+        for hook in hooks:
+            if hook["type"] == "CheckpointGuardHook":
+                hook["min_fraction"] = 0.0
+    cfg.custom_hooks = hooks
+    if cfg.get("default_scope") == "mmpretrain":
+        _set_loader_defaults(cfg)
+    if launcher != "none" and get_device() == "cpu":
+        _set_up_cpu_processes(cfg, launcher)
+
+
+def _set_loader_defaults(cfg: Config) -> None:
+    """mmpretrain's configs leave these to its tools."""
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if (loader := cfg.get(name)) is not None:
+            loader.setdefault("collate_fn", dict(type="default_collate"))
+            loader.setdefault("pin_memory", torch.cuda.is_available())
+            loader.setdefault("persistent_workers", loader.get("num_workers", 0) > 0)
+
+
+def _set_up_cpu_processes(cfg: Config, launcher: str) -> None:
+    """mmengine starts processes and wraps the model for CUDA only; this does it for the CPU."""
+    if launcher != "pytorch":
+        raise UserError(f"--launcher {launcher} needs GPUs and there are none: use pytorch")
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
+    cfg.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+        **(cfg.get("model_wrapper_cfg") or {}),
+        "device_ids": None,
+    }
+
+
+def _tear_down(runner: Runner) -> None:
+    if runner.distributed:
+        torch.distributed.destroy_process_group()
+
+
+def _build_runner(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+
+
+def _check_optimizer(runner: Runner) -> None:
+    """mmengine fails on an unknown optimiser without saying its name."""
+    name = runner.cfg.optim_wrapper.get("optimizer", {}).get("type")
+    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
+        if isinstance(name, str) and registry.get(name) is None:
+            raise UserError(f"optim_wrapper.optimizer.type={name} is unknown: check its spelling")

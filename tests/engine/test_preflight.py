@@ -1,0 +1,89 @@
+"""Checks before long work."""
+
+import pytest
+import torch
+from tiny_runs import detector_config, make_coco
+
+from halvit_mm.engine.config_errors import load_config
+from halvit_mm.engine.preflight import check_folder, preflight
+from halvit_mm.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    return make_coco(tmp_path_factory.mktemp("data") / "coco")
+
+
+@pytest.fixture
+def cfg(tmp_path, coco):
+    cfg = load_config(detector_config(tmp_path / "config.py", coco))
+    cfg.work_dir = str(tmp_path / "work")
+    return cfg
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_a_sound_run_passes_and_leaves_an_empty_work_directory(cfg, tmp_path, mode):
+    preflight(cfg, mode=mode)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(("mode", "part"), [("train", "optim_wrapper"), ("test", "test_cfg")])
+def test_a_config_without_what_a_run_needs(cfg, mode, part):
+    cfg[part] = None
+    with pytest.raises(UserError, match=rf"config\.py has no {part}: a {mode} run needs it"):
+        preflight(cfg, mode=mode)
+
+
+def test_work_directory_below_a_file(cfg, tmp_path):
+    (tmp_path / "file").touch()
+    cfg.work_dir = str(tmp_path / "file" / "x")
+    with pytest.raises(UserError, match=r"--work-dir .*file/x: cannot write there \(Not a dir"):
+        preflight(cfg, mode="train")
+
+
+def test_folder_without_permission():
+    with pytest.raises(UserError, match=r"--out /proc/1/x: cannot write there \("):
+        check_folder("/proc/1/x", "--out")
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_checkpoint_is_looked_at_first(cfg, tmp_path, mode):
+    with pytest.raises(UserError, match=r"absent\.pth: there is no such checkpoint"):
+        preflight(cfg, mode=mode, checkpoint=tmp_path / "absent.pth")
+    assert not (tmp_path / "work").exists()
+    torch.save({"a": torch.ones(100)}, tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"cut\.pth: the checkpoint is cut off"):
+        preflight(cfg, mode=mode, checkpoint=tmp_path / "cut.pth")
+    preflight(cfg, mode=mode, checkpoint="https://example.org/model.pth")  # not from here
+
+
+def test_weights_that_a_backbone_starts_from(cfg):
+    cfg.merge_from_dict({"model.backbone.init_cfg.checkpoint": "absent.pth"})
+    with pytest.raises(
+        UserError, match=r"^model\.backbone\.init_cfg\.checkpoint=absent\.pth: there is no such"
+    ):
+        preflight(cfg, mode="train")
+    preflight(cfg, mode="test")  # which does not initialise
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("train_dataloader.dataset.data_root", "absent", "train_dataloader.dataset.data_root"),
+        ("val_dataloader.dataset.ann_file", "absent.json", "val_dataloader.dataset.ann_file"),
+        ("model.bbox_head.num_classes", 5, "model.bbox_head.num_classes=5"),
+    ],
+)
+def test_data_sets_are_checked(cfg, option, value, reason):
+    cfg.merge_from_dict({option: value})
+    with pytest.raises(UserError, match=reason):
+        preflight(cfg, mode="train")
+
+
+def test_a_test_looks_at_its_own_data_set_only(cfg):
+    cfg.merge_from_dict({"train_dataloader.dataset.data_root": "absent"})
+    preflight(cfg, mode="test")
+    cfg.test_dataloader.dataset.data_root = "absent"
+    with pytest.raises(UserError, match=r"test_dataloader\.dataset\.data_root"):
+        preflight(cfg, mode="test")
