@@ -61,3 +61,6 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=8)
+default_hooks = dict(logger=dict(interval=15))
+log_processor = dict(window_size=15)
+randomness = dict(seed=0)
