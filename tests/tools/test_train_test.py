@@ -4,7 +4,6 @@ import json
 import os
 import re
 import runpy
-import signal
 import socket
 import subprocess
 import sys
@@ -34,8 +33,11 @@ def start(command: list, cwd: Path, **env: str) -> subprocess.Popen:
 
 
 def run(command: list, cwd: Path, **env: str) -> tuple[int, str, str]:
-    process = start(command, cwd, **env)
-    output, errors = process.communicate(timeout=300)
+    with start(command, cwd, **env) as process:
+        try:
+            output, errors = process.communicate(timeout=500)
+        finally:
+            process.kill()
     return process.returncode, output, errors
 
 
@@ -48,13 +50,15 @@ def free_port() -> str:
 def test_train_kill_resume_test(tmp_path, root, config):
     train = [sys.executable, root / "tools/train.py", config, "--work-dir", "work"]
     process = start([*train, "--cfg-options", "train_cfg.max_epochs=100000"], tmp_path)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "work/last_checkpoint").exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "work/last_checkpoint").exists():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.communicate()
 
     # The kill may have hit the next checkpoint while it was written.
     noted = re.findall(r"epoch_(\d+)", (tmp_path / "work/last_checkpoint").read_text())
