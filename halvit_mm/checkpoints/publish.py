@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .files import temporary_beside
-from .loading import StateDict, find_weights, read_checkpoint
+from .reading import StateDict, find_weights, read_checkpoint
 
 #: What is kept of the facts that mmengine writes beside the weights.
 META_KEYS = ("dataset_meta", "classes", "cfg", "epoch", "iter", "seed", "time", "mmengine_version")

@@ -12,7 +12,7 @@ from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints.files import temporary_beside
-from ..checkpoints.loading import check_file
+from ..checkpoints.reading import check_file
 from ..errors import UserError
 from .config_errors import config_errors
 from .preflight import check_folder, preflight

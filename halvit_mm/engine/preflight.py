@@ -6,7 +6,7 @@ from typing import Any, Literal
 from mmengine.config import Config
 
 from ..checkpoints.files import temporary_beside
-from ..checkpoints.loading import check_file
+from ..checkpoints.reading import check_file
 from ..errors import UserError
 
 _NEEDED = {
