@@ -6,6 +6,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 
 DIGITS = configs/digits/mask_rcnn_halvit_digits.py
+DIGITS_DATA = data/digits/dataset.json
 DEMO = work_dirs/demo
 
 .PHONY: install demo test test-full check-env lint format lock clean
@@ -13,9 +14,12 @@ DEMO = work_dirs/demo
 install:
 	@$(PYTHON) tools/install.py $(VENV)
 
-# Trains a small HaLViT Mask R-CNN on handwritten digits, tests it and draws what it sees.
-demo: install
+$(DIGITS_DATA): halvit_mm/datasets/digits.py | install
 	$(RUN) tools/make_digits.py data/digits
+	@touch $@
+
+# Trains a small HaLViT Mask R-CNN on handwritten digits, tests it and draws what it sees.
+demo: install $(DIGITS_DATA)
 	$(RUN) tools/train.py $(DIGITS) --work-dir $(DEMO)
 	$(RUN) tools/test.py $(DIGITS) $$(cat $(DEMO)/last_checkpoint) --work-dir $(DEMO)_test --out $(DEMO)/predictions.pkl
 	$(RUN) tools/draw_predictions.py $(DIGITS) $(DEMO)/predictions.pkl $(DEMO)/predictions.png
