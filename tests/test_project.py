@@ -43,7 +43,9 @@ def test_readme_commands_exist(root):
     import re
 
     for page in (root / "README.md", *(root / "docs").glob("*.md")):
-        for path in re.findall(r"\b((?:tools|configs)/[\w/]+\.(?:py|sh))", page.read_text()):
+        for path in re.findall(
+            r"(?<![\w/])((?:tools|configs)/[\w/]+\.(?:py|sh))", page.read_text()
+        ):
             assert (root / path).is_file(), f"{page.name} names {path}"
 
 
