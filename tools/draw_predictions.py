@@ -3,9 +3,9 @@
 from argparse import ArgumentParser
 
 import _path  # noqa: F401
-from mmengine.config import DictAction
 
 from halvit_mm.cli import run
+from halvit_mm.engine.arguments import add_cfg_options
 from halvit_mm.engine.config_errors import load_config
 from halvit_mm.visualization import draw_predictions
 
@@ -19,13 +19,7 @@ def main() -> None:
     parser.add_argument(
         "--score-thr", type=float, default=0.5, help="least score to draw (default: 0.5)"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="set options of the config, e.g. test_dataloader.dataset.data_root=DIR",
-    )
+    add_cfg_options(parser, example="test_dataloader.dataset.data_root=DIR")
     args = parser.parse_args()
     draw_predictions(
         load_config(args.config, args.cfg_options),

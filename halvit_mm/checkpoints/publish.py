@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .files import temporary_beside
+from ..files import temporary_beside
 from .reading import StateDict, find_weights, read_checkpoint
 
 #: What is kept of the facts that mmengine writes beside the weights.

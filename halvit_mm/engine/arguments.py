@@ -10,13 +10,7 @@ from mmengine.config import DictAction
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Adds the options that both tools take."""
     parser.add_argument("--work-dir", help="folder of logs and checkpoints")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=_Options,
-        metavar="KEY=VALUE",
-        help="set options of the config, e.g. model.backbone.arch=nano train_cfg.max_epochs=3",
-    )
+    add_cfg_options(parser, example="model.backbone.arch=nano train_cfg.max_epochs=3")
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -28,6 +22,17 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         "--allow-partial",
         action="store_true",
         help="load what fits of a checkpoint that does not fit the model",
+    )
+
+
+def add_cfg_options(parser: ArgumentParser, *, example: str) -> None:
+    """Adds ``--cfg-options``, with which every tool that takes a config changes it."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_Options,
+        metavar="KEY=VALUE",
+        help=f"set options of the config, e.g. {example}",
     )
 
 

@@ -11,9 +11,9 @@ from mmengine.device import get_device
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import Runner
 
-from ..checkpoints.files import temporary_beside
 from ..checkpoints.reading import check_file
 from ..errors import UserError
+from ..files import temporary_beside
 from .config_errors import config_errors
 from .preflight import check_folder, preflight
 from .testing import dump_metric, set_tta, set_visualization

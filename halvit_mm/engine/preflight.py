@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from mmengine.config import Config
 
-from ..checkpoints.files import temporary_beside
 from ..checkpoints.reading import check_file
 from ..errors import UserError
+from ..files import temporary_beside
 
 _NEEDED = {
     "train": ("model", "train_dataloader", "train_cfg", "optim_wrapper"),

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..checkpoints.files import temporary_beside
 from ..errors import UserError
+from ..files import temporary_beside
 
 
 @contextmanager
