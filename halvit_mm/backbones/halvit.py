@@ -4,6 +4,7 @@ Source: Koyun and Töreyin, "HaLViT: Half of the Weights are Enough", CVPRW 2024
 """
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 import torch
 from mmengine.model import BaseModule
@@ -62,6 +63,9 @@ class HaLViT(BaseModule):
     Raises:
         ValueError: An option is unknown or contradicts another; the message says which.
     """
+
+    #: What turns a configuration into its dense twin.
+    dense_twin: ClassVar[dict] = dict(tied=False)
 
     def __init__(
         self,

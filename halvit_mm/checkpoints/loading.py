@@ -5,6 +5,7 @@ warnings and the model trains or tests with random weights. Here what fits is co
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,6 +175,7 @@ class PretrainedBackbone:
         name = type(module).__name__
         if self.checkpoint is None:
             print_log(f"{name} starts from scratch: init_cfg.checkpoint is None", "current")
+            _warn_of_random_constants(module, module.state_dict().keys())
             return
         cfgs = getattr(module, "init_cfg", None)
         if isinstance(cfgs, list | tuple) and cfgs[-1]["type"] != type(self).__name__:
@@ -187,11 +189,34 @@ class PretrainedBackbone:
             if hasattr(child, "init_weights") and not getattr(child, "is_init", False):
                 child.init_weights()
                 child.is_init = True
-        load_backbone(module, self.checkpoint, min_fraction=self.min_fraction)
+        report = load_backbone(module, self.checkpoint, min_fraction=self.min_fraction)
+        _warn_of_random_constants(module, report.missing)
         # Backbones with an init_weights of their own look for this before they go on.
         module.init_cfg = dict(type="Pretrained", checkpoint=self.checkpoint)
         if hasattr(module, "_params_init_info"):
             update_init_info(module, init_info=f"PretrainedBackbone: from {self.checkpoint}")
+
+
+def _warn_of_random_constants(module: nn.Module, missing: Collection[str]) -> None:
+    """Detection configs keep fixed what ImageNet taught; what did not load would stay noise.
+
+    Args:
+        module: The backbone.
+        missing: Names of its parameters and buffers that did not load.
+    """
+    owned = dict(module.named_parameters())
+    options = []
+    if any(name in owned and not owned[name].requires_grad for name in missing):
+        options.append(f"frozen_stages={getattr(module, 'frozen_stages', '?')} (-1 trains all)")
+    if getattr(module, "norm_eval", False) and any(n.endswith("running_mean") for n in missing):
+        options.append("norm_eval=True (False trains the statistics)")
+    if options:
+        print_log(
+            f"{type(module).__name__}: some of what {' and '.join(options)} keeps fixed has not "
+            "been loaded and stays as it was initialised, unless load_from or --resume brings it",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _fit(model: nn.Module, state_dict: StateDict) -> StateDict:

@@ -2,6 +2,7 @@
 
 from .attention import MultiHeadAttention
 from .block import LayerScale, TransformerBlock
+from .bottleneck import DenseStage, TiedResNetStage, TiedResNeXtStage
 from .dense import DenseAttention, DenseFFN
 from .norm import LayerNorm2d
 from .position import (
@@ -16,11 +17,14 @@ __all__ = [
     "DecomposedRelativePosition",
     "DenseAttention",
     "DenseFFN",
+    "DenseStage",
     "LayerNorm2d",
     "LayerScale",
     "MultiHeadAttention",
     "TiedAttention",
     "TiedFFN",
+    "TiedResNeXtStage",
+    "TiedResNetStage",
     "TransformerBlock",
     "adapt_position_embedding",
     "resize_position_embedding",

@@ -1,5 +1,9 @@
 """Comparing checkpoints with models, and backbones that start from them."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
@@ -7,7 +11,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
 
-from halvit_mm.backbones import HaLViT
+from halvit_mm.backbones import HalfResNet, HaLViT
 from halvit_mm.checkpoints import compare, load_backbone
 from halvit_mm.errors import UserError
 
@@ -21,6 +25,20 @@ def halvit(**options) -> HaLViT:
 def whole_model(backbone: nn.Module, **extra) -> dict:
     weights = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     return {"state_dict": {**weights, "head.weight": torch.ones(2, 32)}, **extra}
+
+
+@contextmanager
+def log_records() -> Iterator[list[logging.LogRecord]]:
+    """What is logged meanwhile by mmengine's current logger."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
 
 
 # Comparing
@@ -224,3 +242,24 @@ def test_halvit_starts_from_a_classifier(tmp_path):
     target.init_weights()
     assert torch.equal(target.blocks[0].ffn.weight, source.blocks[0].ffn.weight)
     assert torch.equal(target.pos_embed, source.pos_embed[:, 1:])
+
+
+def test_warns_where_what_stays_fixed_has_not_been_loaded(tmp_path):
+    """A detector's frozen stage and fixed statistics would be noise for the whole training."""
+
+    def warnings(keep, **options) -> list[str]:
+        small = dict(base_channels=8, frozen_stages=1, norm_eval=True)
+        weights = {k: v for k, v in HalfResNet(**small).state_dict().items() if keep(k)}
+        torch.save(weights, tmp_path / "c.pth")
+        init_cfg = dict(type="PretrainedBackbone", checkpoint=None, min_fraction=0.0)
+        init_cfg["checkpoint"] = str(tmp_path / "c.pth") if weights else None
+        with log_records() as records:
+            HalfResNet(**(small | options), init_cfg=init_cfg).init_weights()
+        return [r.getMessage() for r in records if "keeps fixed" in r.getMessage()]
+
+    assert not warnings(lambda name: True)
+    (partial,) = warnings(lambda name: not name.startswith(("layer3", "layer4")))
+    assert "norm_eval" in partial and "frozen_stages" not in partial
+    (scratch,) = warnings(lambda name: False)
+    assert "norm_eval" in scratch and "frozen_stages=1" in scratch
+    assert not warnings(lambda name: False, frozen_stages=-1, norm_eval=False)

@@ -1,0 +1,34 @@
+"""Activation checkpointing that leaves running statistics alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """Runs a module without keeping its activations; the backward pass computes them again.
+
+    The second run would move BatchNorm's running statistics a second time. Here it works on copies
+    of the module's buffers, so that training with and without checkpointing is the same.
+    """
+    return checkpoint(
+        module,
+        *inputs,
+        # The re-entrant form would mark a shared weight ready once for each use under DDP.
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _buffers_set_aside(module)),
+    )
+
+
+@contextmanager
+def _buffers_set_aside(module: nn.Module) -> Iterator[None]:
+    kept = [(child, child._buffers) for child in module.modules()]
+    for child, buffers in kept:
+        child._buffers = {name: b if b is None else b.clone() for name, b in buffers.items()}
+    try:
+        yield
+    finally:
+        for child, buffers in kept:
+            child._buffers = buffers
