@@ -1,11 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
+
+# The ways in which writing fails that the user can put right.
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 
 
 @contextmanager
@@ -31,3 +36,33 @@ def temporary_beside(target: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(root: Path) -> Iterator[Path]:
+    """Yields an empty folder beside ``root`` that takes its place when the block ends well.
+
+    Whatever was at ``root`` goes away in that moment, not before. If the block raises, ``root``
+    stays as it was and the new folder is removed.
+
+    Raises:
+        UserError: The disk is full or the place cannot be written to.
+    """
+    staging = root.with_name(f".{root.name}.{os.getpid()}.new")
+    outgoing = root.with_name(f".{root.name}.{os.getpid()}.old")
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        if root.exists():
+            root.rename(outgoing)
+        staging.rename(root)
+    except OSError as error:
+        if error.errno not in _DENIED:
+            raise
+        raise UserError(
+            f"cannot write {root}: {error.strerror}; choose a folder that you may write to, "
+            "on a disk with room"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(outgoing, ignore_errors=True)

@@ -58,6 +58,12 @@ def check_folders(
                 f"{folder} has {len(folders)} folders, one a class, but {option} has "
                 f"{shorten(classes)}: correct {option}.data_prefix or {option}.metainfo.classes"
             )
+        if classes is not None and classes != folders == sorted(classes):
+            raise UserError(
+                f"the classes of {option} are the folders of {folder} in another order, which "
+                "would exchange the names, as folders count in the order of the alphabet: sort "
+                f"{option}.metainfo.classes"
+            )
         classes = folders
     if classes is not None and labelled:
         check_num_classes(num_classes, classes, option=option)

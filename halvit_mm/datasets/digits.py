@@ -14,7 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import UserError
-from .coco_files import mask_annotation, staged_folder, write_instances
+from ..files import staged_folder
+from .coco_files import mask_annotation, write_instances
 
 CLASSES = tuple("0123456789")
 

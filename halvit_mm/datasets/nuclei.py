@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from .coco_files import mask_annotation, staged_folder, write_instances
+from ..files import staged_folder
+from .coco_files import mask_annotation, write_instances
 
 _LAYOUT = "stage1_train/<ImageId>/images/<ImageId>.png and stage1_train/<ImageId>/masks/*.png"
 _MEMBER = re.compile(r"(?:^|/)(?P<id>[^/]+)/(?:images/(?P=id)|(?P<mask>masks/[^/]+))\.png$")

@@ -45,6 +45,9 @@ def preflight(
         _check_init_cfgs(cfg.model.to_dict(), "model")
     check_folder(cfg.work_dir, "--work-dir")
     classes = count_classes(cfg.model)
+    if (cfg.model.get("train_cfg") or {}).get("augments"):
+        # The labels of mixed images are vectors, whose length is set apart from the head's.
+        classes |= count_classes(cfg.get("data_preprocessor"), "data_preprocessor")
     for loader in _LOADERS[mode]:
         if cfg.get(loader) is not None:
             check_dataset(cfg[loader].dataset, option=f"{loader}.dataset", num_classes=classes)

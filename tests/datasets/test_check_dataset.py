@@ -428,7 +428,8 @@ def test_sound_folders_pass(folders: dict) -> None:
         {},
         LIST,
         {"data_prefix": dict(img_path="train")},
-        {"classes": ["a", "b"]},
+        {"classes": ["b", "a"]},  # other names than the folders', in whatever order
+        {"classes": ["ant", "bee"]},
         {"with_label": False},
         LIST | {"metainfo": dict(classes=("a", "b"))},
     ):
@@ -463,6 +464,7 @@ def test_split_of_imagenet(folders: dict) -> None:
         (LIST, "ant/0.png 0\nant/1.png\n", r"line 2 of .*list\.txt is not an image and its label"),
         (LIST, "ant/0.png 0\nbee/0.png 2\n", r"list\.txt has the label 2, but .* has 2 classes"),
         ({"classes": ("a", "b", "c")}, None, r"has 2 folders, one a class, but .* has 3 classes"),
+        ({"classes": ("bee", "ant")}, None, r"in another order, .* sort .*\.metainfo\.classes"),
     ],
 )
 def test_bad_folders(folders: dict, more: dict, listed: str | None, message: str) -> None:

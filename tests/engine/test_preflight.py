@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_runs import detector_config, make_coco
+from tiny_runs import classifier_config, detector_config, make_coco, make_folders
 
 from halvit_mm.engine.config_errors import load_config
 from halvit_mm.engine.preflight import check_folder, preflight
@@ -87,3 +87,18 @@ def test_a_test_looks_at_its_own_data_set_only(cfg):
     cfg.test_dataloader.dataset.data_root = "absent"
     with pytest.raises(UserError, match=r"test_dataloader\.dataset\.data_root"):
         preflight(cfg, mode="test")
+
+
+def test_labels_of_mixed_images_are_as_long_as_there_are_classes(tmp_path):
+    data = make_folders(tmp_path / "data", images=1)
+    cfg = load_config(classifier_config(tmp_path / "config.py", data))
+    cfg.work_dir = str(tmp_path / "work")
+    cfg.data_preprocessor.num_classes = 1000
+    preflight(cfg, mode="train")  # without mixing nothing looks at it
+    cfg.model.train_cfg = dict(augments=dict(type="Mixup", alpha=0.2))
+    with pytest.raises(
+        UserError, match=r"data_preprocessor\.num_classes=1000 contradicts train_da"
+    ):
+        preflight(cfg, mode="train")
+    cfg.data_preprocessor.num_classes = 2
+    preflight(cfg, mode="train")

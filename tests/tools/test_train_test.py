@@ -1,17 +1,15 @@
 """The commands as whole processes: train, kill, resume, test, and two processes at once."""
 
 import json
-import os
 import re
 import runpy
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import free_port, run, start
 from tiny_runs import detector_config, make_coco
 
 
@@ -19,32 +17,6 @@ from tiny_runs import detector_config, make_coco
 def config(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     return detector_config(folder / "config.py", make_coco(folder / "data"))
-
-
-def start(command: list, cwd: Path, **env: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(command: list, cwd: Path, **env: str) -> tuple[int, str, str]:
-    with start(command, cwd, **env) as process:
-        try:
-            output, errors = process.communicate(timeout=500)
-        finally:
-            process.kill()
-    return process.returncode, output, errors
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
 
 
 def test_train_kill_resume_test(tmp_path, root, config):
