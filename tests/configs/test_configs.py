@@ -1,4 +1,4 @@
-"""Every config of the repository builds, trains a step and predicts."""
+"""Every detection config of the repository builds, trains a step and predicts."""
 
 from pathlib import Path
 
@@ -9,16 +9,25 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Folders of classification configs, which have tests of their own.
+CLASSIFICATION = {"cifar10", "imagenet"}
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "configs").rglob("*.py")
-    if "_base_" not in path.parts
+    if not {"_base_", *CLASSIFICATION} & set(path.parts)
 )
-MODEL_PARAMS = {
+HALVIT_PARAMS = {
     "configs/mask_rcnn_halvit_1x_coco.py": 11_048_064,
     "configs/retinanet_halvit_1x_coco.py": 11_048_064,
     "configs/mask_rcnn_halvit_medium_1x_coco.py": 43_329_792,
 }
+RESNET_PARAMS = {
+    f"configs/{detector}_{backbone}_{schedule}_coco.py": params
+    for detector in ("mask_rcnn", "retinanet")
+    for backbone, params in {"half_resnet50": 13_466_176, "half_resnext101": 23_827_776}.items()
+    for schedule in ("1x", "3x")
+}
+MODEL_PARAMS = HALVIT_PARAMS | RESNET_PARAMS
 
 
 def test_contract_names_exist():
@@ -35,9 +44,10 @@ def test_detector_trains_and_predicts(path):
         data = model.data_preprocessor(batch, training=True)
         losses, _ = model.parse_losses(model(**data, mode="loss"))
         losses.backward()
+        frozen = [n for n, p in model.backbone.named_parameters() if not p.requires_grad]
         without = [n for n, p in model.backbone.named_parameters() if p.grad is None]
         assert losses.isfinite()
-        assert not without
+        assert without == frozen
         model.eval()
         with torch.no_grad():
             data = model.data_preprocessor(batch, training=False)
@@ -47,14 +57,15 @@ def test_detector_trains_and_predicts(path):
 
 @pytest.mark.parametrize("path", sorted(MODEL_PARAMS))
 def test_backbone_counts(path):
-    """The detectors' backbones are the paper's, less the class token and its position."""
+    """The detectors' backbones are the papers', HaLViT's less the class token and its position."""
     cfg = Config.fromfile(ROOT / path)
-    backbone = MODELS.build(cfg.model.backbone)
+    with torch.device("meta"):
+        backbone = MODELS.build(cfg.model.backbone)
     assert sum(p.numel() for p in backbone.parameters()) == MODEL_PARAMS[path]
 
 
-@pytest.mark.parametrize("path", sorted(MODEL_PARAMS))
-def test_recipe(path):
+@pytest.mark.parametrize("path", sorted(HALVIT_PARAMS))
+def test_halvit_recipe(path):
     """What the comments say: 12 epochs, AdamW 1e-4 for 16 images, classes of COCO."""
     cfg = Config.fromfile(ROOT / path)
     assert cfg.train_cfg.max_epochs == 12
@@ -63,6 +74,46 @@ def test_recipe(path):
     assert cfg.auto_scale_lr.base_batch_size == 16
     assert _num_classes(cfg.model) == 80
     assert cfg.model.backbone.init_cfg.type == "PretrainedBackbone"
+
+
+@pytest.mark.parametrize("path", sorted(RESNET_PARAMS))
+def test_resnet_recipe(path):
+    """mmdet's recipe for ResNets: SGD, 12 or 36 epochs, what ImageNet taught kept fixed."""
+    cfg = Config.fromfile(ROOT / path)
+    epochs = 36 if "3x" in path else 12
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.param_scheduler[-1].end == epochs
+    assert cfg.optim_wrapper.optimizer.type == "SGD"
+    assert cfg.optim_wrapper.optimizer.lr == (0.01 if "retinanet" in path else 0.02)
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    assert _num_classes(cfg.model) == 80
+    backbone = cfg.model.backbone
+    assert (backbone.frozen_stages, backbone.norm_eval) == (1, True)
+    assert backbone.init_cfg.type == "PretrainedBackbone"
+    resizes = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert ("RandomResize" in resizes) == ("3x" in path)
+
+
+@pytest.mark.parametrize("size", ["", "small_"])
+def test_controls_on_nuclei(size):
+    """The twin differs in the tied stages only; the narrow control has the half model's size."""
+    half, dense, narrow = (
+        Config.fromfile(ROOT / f"configs/nuclei/mask_rcnn_{kind}_resnet50_{size}nuclei.py")
+        for kind in ("half", "dense", "narrow")
+    )
+    assert dense.model.backbone == half.model.backbone | dict(tied_stages=())
+    counts = {}
+    for kind, cfg in {"half": half, "dense": dense, "narrow": narrow}.items():
+        with torch.device("meta"):
+            backbone = MODELS.build(cfg.model.backbone)
+        counts[kind] = sum(p.numel() for p in backbone.parameters())
+        maps = backbone(torch.empty(1, 3, 64, 64, device="meta"))
+        assert [m.shape[1] for m in maps] == cfg.model.neck.in_channels
+        del cfg["model"]
+    assert counts["narrow"] == pytest.approx(counts["half"], rel=0.01)
+    assert counts["half"] < 0.6 * counts["dense"]
+    # One recipe for all three.
+    assert half.to_dict() == dense.to_dict() == narrow.to_dict()
 
 
 def _batch(last_class: int) -> dict:

@@ -1,0 +1,4 @@
+# Mask R-CNN, half-weight ResNeXt-101 32x8d (23.8M parameters in the backbone), COCO, 12 epochs.
+_base_ = "mask_rcnn_half_resnet50_1x_coco.py"
+
+model = dict(backbone=dict(type="HalfResNeXt", depth=101))
