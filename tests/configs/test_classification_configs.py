@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from tiny_runs import make_folders
 from torch import nn
@@ -25,11 +26,23 @@ PARAMS = {
     "cifar10/small_narrow_resnet50_cifar10": (864_177, 868_027),
 }
 PARAMS |= {f"{name}_paper": PARAMS[name] for name in PARAMS if name.startswith("imagenet")}
+PARAMS |= {
+    "imagenet/halvit_nano_imagenet": (2_870_208, 3_063_208),
+    "imagenet/halvit_tiny_imagenet": (11_048_832, 11_433_832),
+    "imagenet/halvit_tiny_600e_imagenet": (11_048_832, 11_433_832),
+    "imagenet/halvit_medium_imagenet": (43_331_328, 44_100_328),
+    # With LayerScale: 24 blocks of two vectors of 1024.
+    "imagenet/halvit_large_imagenet": (152_306_688 + 49_152, 153_331_688 + 49_152),
+    "imagenet/dense_vit_tiny_imagenet": (21_665_664, 22_050_664),
+    "imagenet/dense_vit_medium_imagenet": (85_798_656, 86_567_656),
+}
 #: The twins differ in widths only, and the plain recipe is the same for both families.
 TRAINED = [
     "imagenet/half_resnet50_imagenet",
     "imagenet/half_resnet50_imagenet_paper",
     "imagenet/half_resnext101_imagenet",
+    "imagenet/halvit_tiny_imagenet",
+    "imagenet/halvit_large_imagenet",
     *(name for name in PARAMS if "small" in name),
 ]
 
@@ -59,7 +72,7 @@ def test_every_config_is_known():
     found = {
         f"{folder}/{path.stem}"
         for folder in ("imagenet", "cifar10")
-        for path in (ROOT / "configs" / folder).glob("*resne*.py")
+        for path in (ROOT / "configs" / folder).glob("*.py")
     }
     assert found == set(PARAMS)
 
@@ -69,6 +82,13 @@ def test_the_dense_twin_differs_in_the_tied_stages_only(half):
     dense = load(half.replace("half", "dense"))
     assert dense.model.backbone.pop("tied_stages") == ()
     assert dense.to_dict() == load(half).to_dict()
+
+
+@pytest.mark.parametrize("arch", ["tiny", "medium"])
+def test_the_dense_twin_of_halvit_differs_in_tying_only(arch):
+    dense = load(f"imagenet/dense_vit_{arch}_imagenet")
+    assert dense.model.backbone.pop("tied") is False
+    assert dense.to_dict() == load(f"imagenet/halvit_{arch}_imagenet").to_dict()
 
 
 @pytest.mark.parametrize("size", ["", "small_"])
@@ -93,7 +113,7 @@ def test_a_step_of_training(name):
 
     cfg = load(name)
     model = build(cfg)
-    side = 32 if "cifar10" in name else 64
+    side = 32 if "cifar10" in name else 64  # HaLViT fits its position embedding
     torch.manual_seed(0)
     images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
     last = cfg.data_preprocessor.num_classes - 1
@@ -153,9 +173,33 @@ def test_recipes_on_imagenet():
         assert pipeline["CenterCrop"].crop_size == 224
 
 
+def test_recipe_of_halvit():
+    """DeiT's, with weight decay on matrices alone, once for each."""
+    cfg = load("imagenet/halvit_tiny_imagenet")
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 1024
+    assert cfg.train_dataloader.sampler.type == "RepeatAugSampler"
+    assert cfg.train_cfg.max_epochs == 300
+    assert load("imagenet/halvit_tiny_600e_imagenet").train_cfg.max_epochs == 600
+    model = build(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {names[id(g["params"][0])] for g in optimizer.param_groups if g["weight_decay"]}
+    assert all(group["lr"] == 1e-3 for group in optimizer.param_groups)
+    assert sorted(names.values()) == sorted(
+        names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]
+    )
+    assert decayed == {
+        "backbone.patch_embed.weight",
+        "head.fc.weight",
+        *(f"backbone.blocks.{i}.{part}.weight" for i in range(12) for part in ("attn", "ffn")),
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "variable", "size"),
     [
+        ("imagenet/halvit_tiny_imagenet", "HALVIT_IMAGENET_ROOT", 224),
         ("imagenet/half_resnet50_imagenet", "HALVIT_IMAGENET_ROOT", 224),
         ("imagenet/half_resnet50_imagenet_paper", "HALVIT_IMAGENET_ROOT", 224),
         ("cifar10/half_resnet50_cifar10", "HALVIT_CIFAR10_ROOT", 32),
