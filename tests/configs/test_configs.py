@@ -34,7 +34,8 @@ def test_contract_names_exist():
     assert set(MODEL_PARAMS) <= set(CONFIGS)
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+# The longer schedules have the same models.
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "_3x_" not in path])
 def test_detector_trains_and_predicts(path):
     cfg = Config.fromfile(ROOT / path)
     assert cfg.default_scope == "mmdet"
@@ -109,7 +110,7 @@ def test_controls_on_nuclei(size):
         counts[kind] = sum(p.numel() for p in backbone.parameters())
         maps = backbone(torch.empty(1, 3, 64, 64, device="meta"))
         assert [m.shape[1] for m in maps] == cfg.model.neck.in_channels
-        del cfg["model"]
+        cfg.pop("model")
     assert counts["narrow"] == pytest.approx(counts["half"], rel=0.01)
     assert counts["half"] < 0.6 * counts["dense"]
     # One recipe for all three.
