@@ -11,8 +11,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -59,6 +57,7 @@ def measure(args: dict, window: int, fused: bool) -> dict[str, float]:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    from halvit_mm.analysis.training_steps import resident_memory
     from halvit_mm.backbones import HaLViT
 
     torch.set_num_threads(args["threads"])
@@ -76,7 +75,7 @@ def measure(args: dict, window: int, fused: bool) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        before = resident()
+        before = resident_memory()
     start = time.perf_counter()
     with nullcontext() if fused else sdpa_kernel(SDPBackend.MATH):
         model(images)[0].sum().backward()
@@ -84,14 +83,8 @@ def measure(args: dict, window: int, fused: bool) -> dict[str, float]:
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()
     else:
-        peak = resident()
+        peak = resident_memory()
     return {"peak_mib": (peak - before) / 2**20, "seconds": time.perf_counter() - start}
-
-
-def resident() -> int:
-    """The highest resident memory of this process so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ..layers import TransformerBlock, adapt_position_embedding, resize_position_embedding
+from ..layers.checkpointing import checkpointed
 
 #: Width, depth and heads of the named architectures; ``medium`` is the paper's "Small" or "M".
 ARCHS = {
@@ -154,8 +154,7 @@ class HaLViT(BaseModule):
         outs = []
         for i, block in enumerate(self.blocks[: self.out_indices[-1] + 1]):
             if self.with_cp and torch.is_grad_enabled():
-                # The re-entrant form would mark a weight ready once for each use under DDP.
-                x = checkpoint(block, x, size, use_reentrant=False)
+                x = checkpointed(block, x, size)
             else:
                 x = block(x, size)
             if i in self.out_indices:

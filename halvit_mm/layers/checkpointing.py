@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpointed(module: nn.Module, *inputs: Tensor) -> Tensor:
+def checkpointed(module: nn.Module, *inputs: Any) -> Tensor:
     """Runs a module without keeping its activations; the backward pass computes them again.
 
     The second run would move BatchNorm's running statistics a second time. Here it works on copies
