@@ -1,14 +1,14 @@
 """Measuring training steps of two configs side by side, as a real command."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
+from processes import run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -21,9 +21,6 @@ train_dataloader = dict(batch_size=8)
 @pytest.fixture
 def folders(tmp_path) -> Path:
     """A folder of 16 noise images in each of CIFAR-10's classes."""
-    sys.path.insert(0, str(ROOT))
-    from mmengine.config import Config
-
     classes = Config.fromfile(ROOT / "configs/_base_/datasets/cifar10.py").metainfo.classes
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -35,15 +32,9 @@ def folders(tmp_path) -> Path:
     return tmp_path
 
 
-def measure(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, ROOT / "tools/measure_training.py", *options],
-        cwd=folder,
-        env=os.environ | {"HALVIT_CIFAR10_ROOT": str(folder / "data"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def measure(folder: Path, *options: str) -> tuple[int, str, str]:
+    command = [sys.executable, ROOT / "tools/measure_training.py", *options]
+    return run(command, folder, HALVIT_CIFAR10_ROOT=str(folder / "data"))
 
 
 def test_wider_is_slower_and_larger(folders):
@@ -52,21 +43,21 @@ def test_wider_is_slower_and_larger(folders):
         text = CONFIG.format(base=base, width=width, out=32 * width)
         (folders / f"{name}.py").write_text(text)
     options = ["--rounds=1", "--steps=2", "--threads=1", "--json=figures.json"]
-    result = measure(folders, "thin.py", "wide.py", *options)
-    assert result.returncode == 0, result.stderr
+    status, output, errors = measure(folders, "thin.py", "wide.py", *options)
+    assert status == 0, errors
     figures = json.loads((folders / "figures.json").read_text())["results"]
     thin, wide = figures["thin.py"], figures["wide.py"]
     assert len(thin["seconds"]) == len(wide["seconds"]) == 2
     assert min(wide["seconds"]) > 2 * min(thin["seconds"]) > 0
     assert wide["peak_mib"] > 1.5 * thin["peak_mib"] > 0
-    rows = [line.split() for line in result.stdout.splitlines() if line.endswith(".py")]
+    rows = [line.split() for line in output.splitlines() if line.endswith(".py")]
     assert [row[-1] for row in rows] == ["thin.py", "wide.py"]
     assert float(rows[0][3]) == 1.0
     assert float(rows[1][3]) > 1.5
 
 
 def test_missing_data_end_in_one_sentence(tmp_path):
-    result = measure(tmp_path, str(ROOT / "configs/cifar10/half_resnet50_cifar10.py"))
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert str(tmp_path / "data") in result.stderr
+    status, _, errors = measure(tmp_path, str(ROOT / "configs/cifar10/half_resnet50_cifar10.py"))
+    assert status == 2
+    assert "Traceback" not in errors
+    assert str(tmp_path / "data") in errors
