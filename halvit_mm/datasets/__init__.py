@@ -1,4 +1,8 @@
-"""Data sets that a command makes, and the check that a data set is sound before training starts.
+"""Data sets that a command makes, one of images with labels, and the check before training starts.
 
-mmdet's own ``CocoDataset`` reads them, so there is nothing to register here.
+mmdet's own ``CocoDataset`` reads the sets that are made.
 """
+
+from .labelled_images import LabelledImages
+
+__all__ = ["LabelledImages"]

@@ -1,10 +1,14 @@
-"""From npz archives of encoded images to folders of images, one folder a class."""
+"""npz archives of encoded images with a class each: reading, checking and unpacking them.
+
+An archive is a file ``<name>_<split>.npz`` with the arrays ``data`` (bytes of all images, one after
+the other, uint8), ``off`` (where each image begins and, at last, where the last one ends), ``label``
+(each image's class, from 0) and ``classes`` (the names of the classes).
+"""
 
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +43,6 @@ def unpack_images(
     order of their folders. The bytes of an image stay as they are. Images of a class are numbered
     in the order of the archive.
 
-    An archive is a file ``<name>_<split>.npz`` with the arrays ``data`` (bytes of all images, one
-    after the other, uint8), ``off`` (where each image begins and, at last, where the last one
-    ends), ``label`` (each image's class, from 0) and ``classes`` (the names of the classes).
-
     Args:
         source: A folder with the archives of a set, one a split, or a single archive.
         destination: A new or empty folder.
@@ -59,12 +59,12 @@ def unpack_images(
     destination = Path(destination).expanduser().resolve()
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise UserError(f"{destination} exists and is not an empty folder; choose a new one")
-    archives = _find_archives(Path(source).expanduser())
+    archives = find_archives(Path(source).expanduser())
     counts: dict[str, int] = {}
     first: Sequence[str] | None = None
     with staged_folder(destination) as folder:
         for split, file in archives.items():
-            archive = _read(file, classes)
+            archive = ImageArchive.read(file, classes)
             first = first or archive.classes
             if archive.classes != first:
                 raise UserError(
@@ -75,9 +75,17 @@ def unpack_images(
     return counts
 
 
-@dataclass
-class _Archive:
-    """Images of one split, checked: the arrays agree with each other."""
+@dataclass(frozen=True)
+class ImageArchive:
+    """The images of one archive, checked: the arrays agree with each other.
+
+    Attributes:
+        file: Where it was read from.
+        data: Bytes of all N images, one after the other, uint8.
+        off: (N + 1), where each image begins and, at last, where the last one ends.
+        label: (N), each image's class.
+        classes: Names of the classes.
+    """
 
     file: Path
     data: np.ndarray
@@ -85,18 +93,82 @@ class _Archive:
     label: np.ndarray
     classes: Sequence[str]
 
+    @classmethod
+    def read(cls, file: Path, classes: Sequence[str] | None = None) -> "ImageArchive":
+        """Reads an archive and checks its arrays against each other.
+
+        Args:
+            file: The archive.
+            classes: Names of the classes in the order of their numbers, instead of the archive's.
+
+        Raises:
+            UserError: The file is cut off, is no archive of images or contradicts itself.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as content:
+                arrays = {key: content[key] for key in (*_KEYS, "classes") if key in content}
+        except _UNREADABLE as error:
+            raise UserError(
+                f"{file} is not a whole npz archive ({error}); fetch it anew"
+            ) from error
+        missing = [key for key in _KEYS if key not in arrays]
+        if missing:
+            raise UserError(f"{file} lacks {', '.join(missing)}: this is no archive of images")
+        if classes is None:
+            if "classes" not in arrays:
+                raise UserError(f"{file} names no classes: give their names with --classes")
+            classes = [str(name) for name in arrays["classes"].ravel()]
+        _check_names(classes, file)
+
+        data, off, label = (arrays[key] for key in _KEYS)
+        kinds = (data.dtype == np.uint8, off.dtype.kind in "iu", label.dtype.kind in "iu")
+        if not all(kinds) or {data.ndim, off.ndim, label.ndim} != {1}:
+            raise UserError(
+                f"{file}: `data` must be a row of bytes, `off` and `label` rows of whole numbers: this "
+                "is no archive of images"
+            )
+        off = off.astype(np.int64)
+        if (
+            len(off) != len(label) + 1
+            or off[0] != 0
+            or off[-1] != len(data)
+            or any(np.diff(off) < 1)
+        ):
+            raise UserError(
+                f"{file} contradicts itself: `off` must rise from 0 to the length of `data` in as many "
+                "steps as there are labels; fetch it anew"
+            )
+        if len(label) == 0:
+            raise UserError(f"{file} has no images: fetch it anew")
+        if label.min() < 0 or label.max() >= len(classes):
+            raise UserError(
+                f"{file} has labels from {label.min()} to {label.max()}, but there are {len(classes)} "
+                "classes, numbered from 0: correct --classes or fetch the archive anew"
+            )
+        return cls(file, data, off, label, classes)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def image(self, number: int) -> np.ndarray:
+        """The bytes of an encoded image, uint8; a view of :attr:`data`."""
+        return self.data[self.off[number] : self.off[number + 1]]
+
     def write(self, folder: Path) -> int:
-        """Writes the images below ``folder`` and returns how many there are."""
+        """Writes the images below ``folder``, a folder a class, and returns how many there are.
+
+        Raises:
+            UserError: An image is neither a whole JPEG nor a whole PNG.
+        """
         for name in self.classes:  # also those without an image, so that all splits number alike
             (folder / name).mkdir(parents=True)
         written = [0] * len(self.classes)
-        for i, (start, end) in enumerate(pairwise(self.off.tolist())):
-            image = self.data[start:end].tobytes()
-            label = int(self.label[i])
+        for i, label in enumerate(self.label.tolist()):
+            image = self.image(i).tobytes()
             name = f"{written[label]:05}.{self._extension(image, i)}"
             (folder / self.classes[label] / name).write_bytes(image)
             written[label] += 1
-        return len(self.label)
+        return len(self)
 
     def _extension(self, image: bytes, number: int) -> str:
         for start, (end, extension) in _MARKS.items():
@@ -107,8 +179,12 @@ class _Archive:
         )
 
 
-def _find_archives(source: Path) -> dict[str, Path]:
-    """The archives by split, the name's part after the last underscore."""
+def find_archives(source: Path) -> dict[str, Path]:
+    """The archives in a folder, or a single one, by split: the name's part after the last ``_``.
+
+    Raises:
+        UserError: There is none, or there are several of one split.
+    """
     if not source.exists():
         raise UserError(f"the source {source} does not exist; name an npz archive or its folder")
     files = sorted(source.glob("*.npz")) if source.is_dir() else [source]
@@ -121,45 +197,6 @@ def _find_archives(source: Path) -> dict[str, Path]:
             "unpack each set from a folder of its own"
         )
     return archives
-
-
-def _read(file: Path, classes: Sequence[str] | None) -> _Archive:
-    """Reads an archive and checks its arrays against each other."""
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in (*_KEYS, "classes") if key in content}
-    except _UNREADABLE as error:
-        raise UserError(f"{file} is not a whole npz archive ({error}); fetch it anew") from error
-    missing = [key for key in _KEYS if key not in arrays]
-    if missing:
-        raise UserError(f"{file} lacks {', '.join(missing)}: this is no archive of images")
-    if classes is None:
-        if "classes" not in arrays:
-            raise UserError(f"{file} names no classes: give their names with --classes")
-        classes = [str(name) for name in arrays["classes"].ravel()]
-    _check_names(classes, file)
-
-    data, off, label = (arrays[key] for key in _KEYS)
-    kinds = (data.dtype == np.uint8, off.dtype.kind in "iu", label.dtype.kind in "iu")
-    if not all(kinds) or {data.ndim, off.ndim, label.ndim} != {1}:
-        raise UserError(
-            f"{file}: `data` must be a row of bytes, `off` and `label` rows of whole numbers: this "
-            "is no archive of images"
-        )
-    off = off.astype(np.int64)
-    if len(off) != len(label) + 1 or off[0] != 0 or off[-1] != len(data) or any(np.diff(off) < 1):
-        raise UserError(
-            f"{file} contradicts itself: `off` must rise from 0 to the length of `data` in as many "
-            "steps as there are labels; fetch it anew"
-        )
-    if len(label) == 0:
-        raise UserError(f"{file} has no images: fetch it anew")
-    if label.min() < 0 or label.max() >= len(classes):
-        raise UserError(
-            f"{file} has labels from {label.min()} to {label.max()}, but there are {len(classes)} "
-            "classes, numbered from 0: correct --classes or fetch the archive anew"
-        )
-    return _Archive(file, data, off, label, classes)
 
 
 def _check_names(classes: Sequence[str], file: Path) -> None:

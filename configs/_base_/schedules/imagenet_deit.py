@@ -1,6 +1,7 @@
 # The recipe of DeiT (Touvron et al., "Training data-efficient image transformers", 2021), of which
 # HaLViT's paper publishes the epochs only: AdamW, lr 0.001 for 1024 images a step (8 GPUs × 128),
-# 5 epochs of warm-up, cosine decay over 300. `--auto-scale-lr` scales it to other batches.
+# 5 epochs of warm-up, cosine decay over 300; gradients are clipped as in Swin's recipe.
+# `--auto-scale-lr` scales the rate to other batches.
 _base_ = "mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py"
 
 warmup = 5
