@@ -7,11 +7,12 @@ _base_ = [
     "../_base_/classification_runtime.py",
 ]
 model = dict(
-    backbone=dict(arch=dict(dim=96, depth=4, num_heads=3), img_size=32, patch_size=4),
+    # Narrow models learn faster from larger initial weights than ViT's usual 0.02; docs/results.md.
+    backbone=dict(arch=dict(dim=96, depth=4, num_heads=3), img_size=32, patch_size=4, init_std=0.1),
     head=dict(in_channels=96, num_classes=10, topk=(1,)),
 )
 # 64 images a step are 782 steps an epoch. Images this small load faster without other processes.
-max_epochs = 3
+max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=300),

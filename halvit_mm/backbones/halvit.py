@@ -55,6 +55,9 @@ class HaLViT(BaseModule):
         rel_pos: Adds decomposed relative position logits to the attention.
         layer_scale: Initial value of LayerScale; None leaves it out.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        signed_ffn: Half of the hidden units of the feed-forward write with a minus sign
+            (:class:`~halvit_mm.layers.SignedGELU`); ours, not in the paper.
+        init_std: Standard deviation of the initial weights of attention and feed-forward.
         frozen_stages: 0 freezes the embeddings, n > 0 the first n blocks as well; −1 nothing.
         with_cp: Recomputes each block in the backward pass instead of keeping its activations.
         init_cfg: mmengine's initialisation; ``dict(type="PretrainedBackbone", checkpoint=FILE)``
@@ -85,6 +88,8 @@ class HaLViT(BaseModule):
         rel_pos: bool = False,
         layer_scale: float | None = None,
         drop_path_rate: float = 0.0,
+        signed_ffn: bool = False,
+        init_std: float = 0.02,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -132,6 +137,8 @@ class HaLViT(BaseModule):
                 rel_pos_size=(window if windowed[i] else self.grid_size) if rel_pos else None,
                 layer_scale=layer_scale,
                 drop_path=drop_path_rate * i / max(depth - 1, 1),
+                signed_ffn=signed_ffn,
+                init_std=init_std,
             )
             for i in range(depth)
         )

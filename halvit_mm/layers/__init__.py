@@ -10,7 +10,7 @@ from .position import (
     adapt_position_embedding,
     resize_position_embedding,
 )
-from .tied import TiedAttention, TiedFFN
+from .tied import SignedGELU, TiedAttention, TiedFFN
 from .window import window_mask, window_merge, window_partition
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "LayerNorm2d",
     "LayerScale",
     "MultiHeadAttention",
+    "SignedGELU",
     "TiedAttention",
     "TiedFFN",
     "TiedResNeXtStage",

@@ -9,7 +9,7 @@ from torchvision.ops import StochasticDepth
 
 from .dense import DenseAttention, DenseFFN
 from .position import DecomposedRelativePosition, Size
-from .tied import TiedAttention, TiedFFN
+from .tied import SignedGELU, TiedAttention, TiedFFN
 from .window import window_mask, window_merge, window_partition
 
 
@@ -36,6 +36,8 @@ class TransformerBlock(nn.Module):
         rel_pos_size: Map size of the decomposed relative position; None leaves it out.
         layer_scale: Initial value of LayerScale; None leaves it out.
         drop_path: Probability of dropping a residual branch of a sample in training.
+        signed_ffn: Activates the feed-forward's hidden layer by :class:`SignedGELU`.
+        init_std: Standard deviation of the initial weights of attention and feed-forward.
     """
 
     def __init__(
@@ -49,16 +51,21 @@ class TransformerBlock(nn.Module):
         rel_pos_size: Size | None = None,
         layer_scale: float | None = None,
         drop_path: float = 0.0,
+        signed_ffn: bool = False,
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         self.window = window
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = (TiedAttention if "attn" in tied else DenseAttention)(dim, num_heads)
+        attention = TiedAttention if "attn" in tied else DenseAttention
+        self.attn = attention(dim, num_heads, init_std=init_std)
         self.rel_pos = (
             DecomposedRelativePosition(rel_pos_size, dim // num_heads) if rel_pos_size else None
         )
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.ffn = (TiedFFN if "ffn" in tied else DenseFFN)(dim, hidden_dim)
+        act_layer = partial(SignedGELU, hidden_dim) if signed_ffn else nn.GELU
+        feed_forward = TiedFFN if "ffn" in tied else DenseFFN
+        self.ffn = feed_forward(dim, hidden_dim, act_layer=act_layer, init_std=init_std)
         scaled = layer_scale is not None
         self.scale1 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
         self.scale2 = LayerScale(dim, layer_scale) if scaled else nn.Identity()

@@ -1,5 +1,7 @@
 """The dense twins of the tied layers: same interface, every use with a weight of its own."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
@@ -11,15 +13,23 @@ class DenseFFN(nn.Module):
     Args:
         dim: Width of the tokens.
         hidden_dim: Width of the hidden layer.
-        act_layer: Class of the activation F.
+        act_layer: Makes the activation F.
+        init_std: Standard deviation of the initial weights.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, *, act_layer: type[nn.Module] = nn.GELU) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        *,
+        act_layer: Callable[[], nn.Module] = nn.GELU,
+        init_std: float = 0.02,
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = act_layer()
         self.fc2 = nn.Linear(hidden_dim, dim)
-        init_linears(self)
+        init_linears(self, init_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, dim) → (…, dim)."""
@@ -32,16 +42,17 @@ class DenseAttention(MultiHeadAttention):
     Args:
         dim: Width of the tokens.
         num_heads: Number of heads; must divide ``dim``.
+        init_std: Standard deviation of the initial weights.
 
     Raises:
         ValueError: ``dim`` is not a multiple of ``num_heads``.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, *, init_std: float = 0.02) -> None:
         super().__init__(dim, num_heads)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        init_linears(self)
+        init_linears(self, init_std)
 
     def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.qkv(x).chunk(3, dim=-1)
@@ -50,9 +61,9 @@ class DenseAttention(MultiHeadAttention):
         return self.proj(x)
 
 
-def init_linears(module: nn.Module) -> None:
-    """Truncated normal (std 0.02) weights and zero biases for every ``nn.Linear`` inside."""
+def init_linears(module: nn.Module, std: float) -> None:
+    """Truncated normal weights and zero biases for every ``nn.Linear`` inside."""
     for linear in module.modules():
         if isinstance(linear, nn.Linear):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.trunc_normal_(linear.weight, std=std)
             nn.init.zeros_(linear.bias)

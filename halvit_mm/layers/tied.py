@@ -5,11 +5,36 @@ Source: Koyun and Töreyin, "HaLViT: Half of the Weights are Enough", CVPRW 2024
 it once; autograd adds the gradients of both uses.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import MultiHeadAttention
+
+
+class SignedGELU(nn.Module):
+    """GELU with a minus sign on every second channel, an activation F for :class:`TiedFFN`.
+
+    Ours. With plain GELU, a hidden unit of a tied layer writes along the very row of W that it
+    reads from, and GELU is mostly positive: near zero the layer is ½ WᵀW, which is positive
+    semi-definite, so that units can only reinforce what they find. Signs let half of them cancel
+    it, and the layer starts with a mean of zero, as a dense one does. They cost no parameter.
+
+    Args:
+        channels: Number of channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        signs = torch.ones(channels)
+        signs[1::2] = -1
+        self.register_buffer("signs", signs, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, channels) → (…, channels)."""
+        return F.gelu(x) * self.signs.to(x.dtype)
 
 
 class TiedFFN(nn.Module):
@@ -18,13 +43,22 @@ class TiedFFN(nn.Module):
     Args:
         dim: Width of the tokens.
         hidden_dim: Width of the hidden layer.
-        act_layer: Class of the activation F.
+        act_layer: Makes the activation F.
+        init_std: Standard deviation of the initial weight.
 
     Parameters: ``weight (hidden_dim, dim)``, ``bias_in (hidden_dim)``, ``bias_out (dim)``.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, *, act_layer: type[nn.Module] = nn.GELU) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        *,
+        act_layer: Callable[[], nn.Module] = nn.GELU,
+        init_std: float = 0.02,
+    ) -> None:
         super().__init__()
+        self.init_std = init_std
         self.weight = nn.Parameter(torch.empty(hidden_dim, dim))
         self.bias_in = nn.Parameter(torch.empty(hidden_dim))
         self.bias_out = nn.Parameter(torch.empty(dim))
@@ -32,8 +66,8 @@ class TiedFFN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Truncated normal (std 0.02) weight and zero biases, as ViTs are initialised."""
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        """Truncated normal weight and zero biases, as ViTs are initialised."""
+        nn.init.trunc_normal_(self.weight, std=self.init_std)
         nn.init.zeros_(self.bias_in)
         nn.init.zeros_(self.bias_out)
 
@@ -56,6 +90,7 @@ class TiedAttention(MultiHeadAttention):
     Args:
         dim: Width of the tokens.
         num_heads: Number of heads; must divide ``dim``.
+        init_std: Standard deviation of the initial weights.
 
     Parameters: ``weight (2 dim, dim)`` holds the rows [W_q; W_kv], so that queries and keys come
     from one matrix product; ``bias_qkv (3 dim)`` and ``bias_out (dim)``.
@@ -64,16 +99,17 @@ class TiedAttention(MultiHeadAttention):
         ValueError: ``dim`` is not a multiple of ``num_heads``.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, *, init_std: float = 0.02) -> None:
         super().__init__(dim, num_heads)
+        self.init_std = init_std
         self.weight = nn.Parameter(torch.empty(2 * dim, dim))
         self.bias_qkv = nn.Parameter(torch.empty(3 * dim))
         self.bias_out = nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Truncated normal (std 0.02) weights and zero biases, as ViTs are initialised."""
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        """Truncated normal weights and zero biases, as ViTs are initialised."""
+        nn.init.trunc_normal_(self.weight, std=self.init_std)
         nn.init.zeros_(self.bias_qkv)
         nn.init.zeros_(self.bias_out)
 

@@ -8,6 +8,7 @@ import torch
 from halvit_mm.layers import (
     DenseAttention,
     DenseFFN,
+    SignedGELU,
     TiedAttention,
     TiedFFN,
 )
@@ -179,3 +180,33 @@ def test_activation_can_be_chosen():
     x = tokens()
     expected = torch.relu(x @ ffn.weight.T + ffn.bias_in) @ ffn.weight + ffn.bias_out
     torch.testing.assert_close(ffn(x), expected, rtol=0, atol=1e-10)
+
+
+def test_signed_ffn_equals_the_equation():
+    """``Wᵀ S GELU(W x + b1) + b2`` with S = diag(1, −1, 1, …), unit by unit."""
+    ffn = randomised(TiedFFN(DIM, 5, act_layer=lambda: SignedGELU(5)))
+    x = tokens()[0, 0]
+    units = [
+        (-1) ** i * gelu(w @ x + b) * w
+        for i, (w, b) in enumerate(zip(ffn.weight, ffn.bias_in, strict=True))
+    ]
+    torch.testing.assert_close(ffn(x), sum(units) + ffn.bias_out, rtol=0, atol=1e-12)
+    assert "act.signs" not in ffn.state_dict()
+
+
+@pytest.mark.parametrize(("act", "mean"), [(torch.nn.GELU, 0.5), (lambda: SignedGELU(4096), 0.0)])
+def test_signs_remove_the_mean_of_the_first_derivative(act, mean):
+    """Near zero the layer is Wᵀ S W / 2, whose mean is ½ σ² · hidden · I without signs."""
+    torch.manual_seed(0)
+    ffn = TiedFFN(DIM, 4096, act_layer=act, init_std=0.05).double()
+    jacobian = torch.autograd.functional.jacobian(ffn, torch.zeros(DIM, dtype=torch.float64))
+    assert jacobian.diagonal().mean() / (0.05**2 * 4096) == pytest.approx(mean, abs=0.02)
+
+
+@pytest.mark.parametrize("layer", [TiedAttention, DenseAttention, TiedFFN, DenseFFN])
+def test_init_std(layer):
+    torch.manual_seed(0)
+    module = layer(96, 3 if "Attention" in layer.__name__ else 384, init_std=0.06)
+    for name, parameter in module.named_parameters():
+        expected = 0.06 if "weight" in name else 0.0
+        assert parameter.std().item() == pytest.approx(expected, rel=0.02), name

@@ -1,5 +1,5 @@
 # A few epochs on a CPU: AdamW, lr 0.0015 for 64 images a step, 300 steps of warm-up, cosine decay.
-max_epochs = 6
+max_epochs = 4
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()

@@ -1,0 +1,3 @@
+# The HaLViT, half of whose hidden units write with a minus sign (ours).
+_base_ = "halvit_cifar10.py"
+model = dict(backbone=dict(signed_ffn=True))
