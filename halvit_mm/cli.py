@@ -1,22 +1,57 @@
 """What the commands in ``tools/`` share."""
 
+import re
 import sys
+import traceback
 from collections.abc import Callable
 
 from .errors import UserError
+
+#: How a data loader's process hands on an error: its traceback becomes the message.
+_FROM_WORKER = re.compile(r"Caught \w+ in .*\bprocess \d+\.\nOriginal Traceback")
+#: What mmcv's LoadImageFromFile ends with, where an image cannot be read.
+_IMAGE_LOADER = "mmcv/transforms/loading.py"
+_IMAGE_FAULTS = (
+    (r"AssertionError: failed to load image: (?P<file>.+)", "this is no image that can be decoded"),
+    (r"FileNotFoundError: .*'(?P<file>.+)'", "there is no such image"),
+    (r"PermissionError: .*'(?P<file>.+)'", "the image may not be read"),
+    (r"!buf\.empty\(\)", "an image is an empty file; `find FOLDER -empty` lists such files"),
+)
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Runs ``main`` and exits with its status (0 for None).
 
-    A :class:`UserError` becomes one line on stderr and status 2; Ctrl-C becomes status 130.
+    A :class:`UserError` becomes one line on stderr and status 2, also one of a process that loads
+    data, and so does an image that cannot be read; Ctrl-C becomes status 130.
     """
     try:
         status = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        status = 2
     sys.exit(status or 0)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the user; None for an error that is not the user's."""
+    if isinstance(error, UserError):
+        text = str(error)
+        if _FROM_WORKER.match(text):
+            text = text.rpartition(f"\n{UserError.__module__}.{UserError.__name__}: ")[2].strip()
+        return text
+    trace = "".join(traceback.format_exception(error))
+    if _IMAGE_LOADER not in trace.replace("\\", "/"):
+        return None
+    for pattern, fault in _IMAGE_FAULTS:
+        found = re.search(pattern, trace)
+        if found:
+            file = found.groupdict().get("file")
+            return f"{file}: {fault}: replace or remove it" if file else fault
+    return None

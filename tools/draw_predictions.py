@@ -1,4 +1,8 @@
-"""Draws a sample of a test set, ground truth beside a detector's predictions, into one PNG."""
+"""Draws a model's predictions of a test set into one PNG.
+
+Of a detector: a sample of images, ground truth beside predictions. Of a classifier: the confusion
+matrix, the classes that are confused most often, and the worst mistakes.
+"""
 
 from argparse import ArgumentParser
 
@@ -15,9 +19,14 @@ def main() -> None:
     parser.add_argument("config", help="config that was tested")
     parser.add_argument("predictions", metavar="FILE.pkl", help="what tools/test.py --out wrote")
     parser.add_argument("out", metavar="OUT.png", help="picture to write")
-    parser.add_argument("--num", type=int, default=8, help="number of images (default: 8)")
     parser.add_argument(
-        "--score-thr", type=float, default=0.5, help="least score to draw (default: 0.5)"
+        "--num", type=int, help="number of images (default: 8 of a detector, 18 of a classifier)"
+    )
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.5,
+        help="least score of a detector's predictions to draw (default: 0.5)",
     )
     add_cfg_options(parser, example="test_dataloader.dataset.data_root=DIR")
     args = parser.parse_args()
@@ -28,7 +37,7 @@ def main() -> None:
         num=args.num,
         score_thr=args.score_thr,
     )
-    print(f"predictions beside ground truth: {args.out}")
+    print(f"predictions: {args.out}")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,32 @@ from halvit_mm.cli import run
 from halvit_mm.engine.arguments import add_common_arguments, parse
 from halvit_mm.engine.config_errors import load_config
 from halvit_mm.engine.launch import train
+from halvit_mm.engine.mixed_precision import DTYPES
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
     add_common_arguments(parser)
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="float16",
+        choices=DTYPES,
+        help="mixed precision; without a value float16, which needs a GPU",
+    )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
         help="scale the learning rate from the config's batch size to this run's",
+    )
+    parser.add_argument(
+        "--load-from", metavar="CHECKPOINT", help="start from the weights of a checkpoint"
+    )
+    parser.add_argument(
+        "--new-head",
+        action="store_true",
+        help="leave out what depends on the number of classes when starting from a checkpoint",
     )
     parser.add_argument(
         "--resume",
@@ -27,13 +42,28 @@ def main() -> None:
         metavar="CHECKPOINT",
         help="continue from a checkpoint; without a value from the last one in the work directory",
     )
+    parser.add_argument(
+        "--checkpoint-interval",
+        type=int,
+        metavar="ITERATIONS",
+        help="save within epochs too, every so many iterations, to resume from",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="log for TensorBoard as well: tensorboard --logdir WORK_DIR",
+    )
     args = parse(parser)
     train(
         load_config(args.config, args.cfg_options),
         work_dir=args.work_dir,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
+        load_from=args.load_from,
+        new_head=args.new_head,
         resume=args.resume,
+        checkpoint_interval=args.checkpoint_interval,
+        tensorboard=args.tensorboard,
         launcher=args.launcher,
         allow_partial=args.allow_partial,
     )

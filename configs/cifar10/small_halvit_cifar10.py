@@ -1,4 +1,4 @@
-# For a CPU: half of the width, a third of the depth, 238k parameters, few epochs and therefore
+# For a CPU: half of the width, a third of the depth, 238k parameters, one epoch and therefore
 # little augmentation.
 _base_ = [
     "../_base_/models/small_image_classifier.py",
@@ -12,7 +12,7 @@ model = dict(
     head=dict(in_channels=96, num_classes=10, topk=(1,)),
 )
 # 64 images a step are 782 steps an epoch. Images this small load faster without other processes.
-max_epochs = 2
+max_epochs = 1
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=300),

@@ -1,4 +1,4 @@
-"""Time and memory of training steps, measured on configs side by side.
+"""Time and memory of training steps, measured on configs side by side, and what follows from them.
 
 Timings on a shared machine drift by more than models differ. So each config trains in a process of
 its own, the processes take turns, and what counts is the ratio of their times.
@@ -10,7 +10,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
 from ..datasets.check import check_dataset, count_classes
+from .synthetic import synthetic_batch
 
 
 @dataclass(kw_only=True)
@@ -29,11 +30,15 @@ class StepFigures:
     """Measurements of one config.
 
     Attributes:
+        batch: Images of a training step.
+        epoch: Images of the training data; None where these are synthetic.
         seconds: Time of each training step.
         peak_mib: Peak memory above what the process held before it built the model, in MiB: on a
             CUDA device of the allocator, on the CPU resident memory.
     """
 
+    batch: int
+    epoch: int | None
     seconds: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
 
@@ -42,9 +47,39 @@ class StepFigures:
         """Median time of a step in seconds."""
         return statistics.median(self.seconds)
 
+    @property
+    def images_per_second(self) -> float:
+        """Throughput of training steps; loading data is not in it."""
+        return self.batch / self.median
+
+    def schedule_hours(
+        self, train_cfg: Mapping[str, Any], *, images: int | None = None, gpus: int = 1
+    ) -> float | None:
+        """Hours of a whole schedule, without loading data and without validation.
+
+        Args:
+            train_cfg: The config's loop: ``max_epochs`` or ``max_iters``.
+            images: Images of an epoch; by default those of the training data.
+            gpus: Devices like this one, which are taken to divide an epoch without any loss.
+
+        Returns:
+            The hours; None if the number of images is not known.
+        """
+        if "max_iters" in train_cfg:  # all devices do every iteration
+            return train_cfg["max_iters"] * self.median / 3600
+        images = images or self.epoch
+        if images is None:
+            return None
+        return train_cfg["max_epochs"] * images / (gpus * self.images_per_second) / 3600
+
 
 def measure_training(
-    configs: Sequence[Config], *, rounds: int = 5, steps: int = 2, threads: int | None = None
+    configs: Sequence[Config],
+    *,
+    rounds: int = 5,
+    steps: int = 2,
+    threads: int | None = None,
+    synthetic: bool = False,
 ) -> list[StepFigures]:
     """Trains configs in turns on the first batch of their training data.
 
@@ -53,26 +88,31 @@ def measure_training(
         rounds: How often each config gets its turn; one more goes before, unmeasured.
         steps: Training steps of a turn: forward, backward and update.
         threads: Threads of torch in each process.
+        synthetic: Trains classifiers on noise that went through their training pipeline, so that no
+            data are needed.
 
     Returns:
         The figures of each config.
 
     Raises:
-        UserError: The training data of a config are missing or contradict its model.
+        UserError: The training data of a config are missing or contradict its model, or it takes no
+            synthetic ones.
     """
     for cfg in configs:
-        check_dataset(
-            cfg.train_dataloader.dataset,
-            option="train_dataloader.dataset",
-            num_classes=count_classes(cfg.model),
-        )
-    figures = [StepFigures() for _ in configs]
+        if not synthetic:
+            check_dataset(
+                cfg.train_dataloader.dataset,
+                option="train_dataloader.dataset",
+                num_classes=count_classes(cfg.model),
+            )
+    figures = []
     with ExitStack() as stack:
         # A pool of one process each, so that its state lasts from turn to turn.
         spawn = multiprocessing.get_context("spawn")
         workers = [stack.enter_context(spawn.Pool(1)) for _ in configs]
         for worker, cfg in zip(workers, configs, strict=True):
-            worker.apply(_start, (cfg.to_dict(), threads))
+            batch, epoch = worker.apply(_start, (cfg.to_dict(), cfg.filename, threads, synthetic))
+            figures.append(StepFigures(batch=batch, epoch=epoch))
         for turn in range(rounds + 1):
             for worker, figure in zip(workers, figures, strict=True):
                 seconds, figure.peak_mib = worker.apply(_train, (steps,))
@@ -91,24 +131,35 @@ def resident_memory() -> int:
 _state: dict[str, Any] = {}
 
 
-def _start(cfg_dict: dict, threads: int | None) -> None:
+def _start(
+    cfg_dict: dict, filename: str | None, threads: int | None, synthetic: bool
+) -> tuple[int, int | None]:
+    """Builds what is trained; images of a step and, if there are data, of an epoch."""
     import halvit_mm  # noqa: F401  registers the models in this new process
 
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
-    cfg = Config(cfg_dict)
+    cfg = Config(cfg_dict, filename=filename)
     # A scope's name also tells mmengine which library to import for its registries.
     DefaultScope.get_instance("measured", scope_name=cfg.get("default_scope", "mmengine"))
-    loader = cfg.train_dataloader | dict(num_workers=0, persistent_workers=False)
-    _state["batch"] = next(iter(Runner.build_dataloader(loader, seed=0)))
+    if synthetic:
+        batch, epoch = synthetic_batch(cfg), None
+    else:
+        loader = cfg.train_dataloader | dict(num_workers=0, persistent_workers=False)
+        loader = Runner.build_dataloader(loader, seed=0)
+        batch, epoch = next(iter(loader)), len(loader.dataset)
+    _state["batch"] = batch
     _state["before"] = resident_memory()
     cuda = torch.cuda.is_available()
+    if cfg.get("data_preprocessor") is not None:  # as the runner does
+        cfg.model.setdefault("data_preprocessor", cfg.data_preprocessor)
     model = MODELS.build(cfg.model).to("cuda" if cuda else "cpu").train()
     _state["model"] = model
     _state["optim_wrapper"] = build_optim_wrapper(model, cfg.optim_wrapper)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
+    return len(batch["inputs"]), epoch
 
 
 def _train(steps: int) -> tuple[list[float], float]:

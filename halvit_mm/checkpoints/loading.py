@@ -71,16 +71,27 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def compare(model: nn.Module, state_dict: StateDict) -> LoadReport:
+def compare(
+    model: nn.Module, state_dict: StateDict, *, ignored: Collection[str] = ()
+) -> LoadReport:
     """Finds out what of ``state_dict`` would load into ``model``; changes neither.
 
     Wrappers (DDP, test-time augmentation) are looked through. What modules do to a state dict
     while loading, such as resizing a position embedding, is taken into account.
+
+    Args:
+        model: The model.
+        state_dict: The weights.
+        ignored: Names of the model's tensors that do not count at all.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     fitted = _fit(model, state_dict)
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    own = {
+        name: value
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor) and name not in ignored
+    }
 
     loaded, resized, missing, mismatched = [], [], [], {}
     for name, value in own.items():
@@ -96,7 +107,7 @@ def compare(model: nn.Module, state_dict: StateDict) -> LoadReport:
 
     fits = {*loaded, *resized}
     # A parameter under two names counts once.
-    elements = {id(p): p.numel() for p in model.parameters()}
+    elements = {id(p): p.numel() for name, p in model.named_parameters() if name not in ignored}
     fitting = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if name in fits}
     total = sum(elements.values())
     return LoadReport(

@@ -4,9 +4,14 @@ from collections.abc import Iterator, Mapping
 
 from .check_classes import count_classes, type_name
 from .check_coco import check_coco
-from .check_folders import FOLDER_TYPES, check_folders
+from .check_folders import (
+    FOLDER_TYPES,
+    check_folders,
+    check_labelled_images,
+    check_same_classes,
+)
 
-__all__ = ["check_dataset", "count_classes"]
+__all__ = ["check_classes_agree", "check_dataset", "count_classes"]
 
 
 def check_dataset(
@@ -14,8 +19,9 @@ def check_dataset(
 ) -> None:
     """Checks a data set as its config describes it; those it wraps likewise.
 
-    Data sets in COCO's format and mmpretrain's folders of images are checked. Other types, and
-    files that are not on a local disk, are passed over.
+    Data sets in COCO's format, mmpretrain's folders of images and ``LabelledImages`` are checked.
+    Other types, and files that are not on a local disk, are passed over. Of many images a part is
+    looked at.
 
     Args:
         dataset: Config of the data set, e.g. ``cfg.train_dataloader.dataset``.
@@ -31,8 +37,26 @@ def check_dataset(
             continue
         if type_name(inner) in FOLDER_TYPES:
             check_folders(inner, option=path, num_classes=num_classes)
+        elif type_name(inner) == "LabelledImages":
+            check_labelled_images(inner, option=path, num_classes=num_classes)
         elif type_name(inner) == "CocoDataset" or str(inner.get("ann_file")).endswith(".json"):
             check_coco(inner, option=path, num_classes=num_classes)
+
+
+def check_classes_agree(datasets: Mapping[str, Mapping]) -> None:
+    """Checks that labels mean the same in data sets that :func:`check_dataset` found sound.
+
+    Args:
+        datasets: Configs of the data sets by their paths in the config; the others are compared
+            with the first.
+
+    Raises:
+        UserError: Classes are numbered by their folders, and the folders differ.
+    """
+    inner = {}
+    for option, dataset in datasets.items():
+        inner |= {path: part for part, path in _unwrap(dataset, option) if not _is_remote(part)}
+    check_same_classes(inner)
 
 
 def _unwrap(dataset: Mapping, option: str) -> Iterator[tuple[Mapping, str]]:

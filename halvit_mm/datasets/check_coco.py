@@ -6,12 +6,11 @@ from pathlib import Path
 
 from ..errors import UserError
 from .check_classes import check_num_classes, configured_classes, shorten, type_name
-from .check_images import find_bad_images
+from .check_images import refuse_bad_images
 from .check_paths import find_ann_file, find_images, find_root
 
 _IMAGE_KEYS = ("id", "file_name", "height", "width")
 _ANNOTATION_KEYS = ("id", "image_id", "category_id", "bbox", "area")
-_LISTED = 5  # files that a message names one by one
 
 
 def check_coco(
@@ -158,21 +157,8 @@ def _check_image_files(
             f"{option}.data_prefix does not say where the images are: set it to dict(img='FOLDER/')"
         )
     folder = find_images(root, prefix["img"], option=option)
-    bad = find_bad_images([folder / image["file_name"] for image in images])
-    if bad.missing:
-        raise UserError(
-            f"{len(bad.missing)} of the {len(images)} images that {file} names are missing, first "
-            f"{bad.missing[0]}: put them there, correct {option}.data_prefix, or remove them from "
-            "the file" + _listed(dict.fromkeys(bad.missing[1:], ""))
-        )
-    if bad.broken:
-        raise UserError(
-            f"{len(bad.broken)} of the {len(images)} images that {file} names cannot be read, "
-            "perhaps they were cut off: fetch them anew or remove them from the file"
-            + _listed({path: f": {reason}" for path, reason in bad.broken.items()})
-        )
-
-
-def _listed(files: Mapping[Path, str]) -> str:
-    lines = [f"\n  {path}{remark}" for path, remark in list(files.items())[:_LISTED]]
-    return "".join(lines) + ("\n  …" if len(files) > _LISTED else "")
+    refuse_bad_images(
+        [folder / image["file_name"] for image in images],
+        which=f"that {file} names",
+        option=option,
+    )

@@ -1,8 +1,9 @@
 """npz archives of encoded images with a class each: reading, checking and unpacking them.
 
 An archive is a file ``<name>_<split>.npz`` with the arrays ``data`` (bytes of all images, one after
-the other, uint8), ``off`` (where each image begins and, at last, where the last one ends), ``label``
-(each image's class, from 0) and ``classes`` (the names of the classes).
+the other, uint8), ``off`` (where each image begins and, at last, where the last one ends),
+``label`` (each image's class, from 0), ``classes`` (the names of the classes, as folders have them)
+and, where people read other names, ``names``.
 """
 
 import zipfile
@@ -15,12 +16,11 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import staged_folder
+from .check_images import find_fault
+from .image_folders import WORDS, check_other_names
 
 _KEYS = ("data", "off", "label")
-_MARKS = {  # how an encoded image begins: how it ends, its file extension
-    b"\xff\xd8\xff": (b"\xff\xd9", "jpg"),
-    b"\x89PNG\r\n\x1a\n": (b"IEND\xaeB`\x82", "png"),
-}
+_EXTENSIONS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}  # by how an image begins
 # What numpy raises for a file that is cut off, damaged, a pickle, or (TypeError, and AttributeError
 # in Python 3.10, as there is no `with`) a single array.
 _UNREADABLE = (
@@ -41,7 +41,7 @@ def unpack_images(
 
     This is how mmpretrain's ``CustomDataset`` wants them; it numbers the classes in alphabetical
     order of their folders. The bytes of an image stay as they are. Images of a class are numbered
-    in the order of the archive.
+    in the order of the archive. Names that people read go to ``destination/words.txt``.
 
     Args:
         source: A folder with the archives of a set, one a split, or a single archive.
@@ -72,80 +72,103 @@ def unpack_images(
                     "each set from a folder of its own"
                 )
             counts[split] = archive.write(folder / split)
+            if archive.names != archive.classes:
+                lines = map("\t".join, zip(archive.classes, archive.names, strict=True))
+                (folder / WORDS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return counts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageArchive:
-    """The images of one archive, checked: the arrays agree with each other.
+    """The images of one archive, checked: the arrays agree with each other, the images are whole.
 
     Attributes:
         file: Where it was read from.
         data: Bytes of all N images, one after the other, uint8.
         off: (N + 1), where each image begins and, at last, where the last one ends.
         label: (N), each image's class.
-        classes: Names of the classes.
+        classes: Names of the classes, as folders have them.
+        names: Names of the classes, as people read them.
     """
 
     file: Path
     data: np.ndarray
     off: np.ndarray
     label: np.ndarray
-    classes: Sequence[str]
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
 
     @classmethod
     def read(cls, file: Path, classes: Sequence[str] | None = None) -> "ImageArchive":
-        """Reads an archive and checks its arrays against each other.
+        """Reads an archive and checks it.
 
         Args:
             file: The archive.
             classes: Names of the classes in the order of their numbers, instead of the archive's.
 
         Raises:
-            UserError: The file is cut off, is no archive of images or contradicts itself.
+            UserError: The file is cut off, is no archive of images, contradicts itself or
+                ``classes``, or an image of it cannot be read.
         """
-        try:
-            with np.load(file, allow_pickle=False) as content:
-                arrays = {key: content[key] for key in (*_KEYS, "classes") if key in content}
-        except _UNREADABLE as error:
-            raise UserError(
-                f"{file} is not a whole npz archive ({error}); fetch it anew"
-            ) from error
+        arrays = _load(file, (*_KEYS, "classes", "names"))
         missing = [key for key in _KEYS if key not in arrays]
         if missing:
             raise UserError(f"{file} lacks {', '.join(missing)}: this is no archive of images")
+        own = _strings(arrays.get("classes"))
         if classes is None:
-            if "classes" not in arrays:
-                raise UserError(f"{file} names no classes: give their names with --classes")
-            classes = [str(name) for name in arrays["classes"].ravel()]
+            if own is None:
+                raise UserError(
+                    f"{file} names no classes: give their names (--classes or metainfo.classes)"
+                )
+            classes = own
+        elif own is not None:
+            check_other_names(classes, own, file)
+        classes = tuple(classes)
         _check_names(classes, file)
+        names = _strings(arrays.get("names")) or classes
 
         data, off, label = (arrays[key] for key in _KEYS)
         kinds = (data.dtype == np.uint8, off.dtype.kind in "iu", label.dtype.kind in "iu")
         if not all(kinds) or {data.ndim, off.ndim, label.ndim} != {1}:
             raise UserError(
-                f"{file}: `data` must be a row of bytes, `off` and `label` rows of whole numbers: this "
-                "is no archive of images"
+                f"{file}: `data` must be a row of bytes, `off` and `label` rows of whole numbers: "
+                "this is no archive of images"
             )
         off = off.astype(np.int64)
-        if (
-            len(off) != len(label) + 1
-            or off[0] != 0
-            or off[-1] != len(data)
-            or any(np.diff(off) < 1)
-        ):
+        ends = (0, len(data)) if len(off) == 0 else (off[0], off[-1])
+        if len(off) != len(label) + 1 or ends != (0, len(data)) or any(np.diff(off) < 1):
             raise UserError(
-                f"{file} contradicts itself: `off` must rise from 0 to the length of `data` in as many "
-                "steps as there are labels; fetch it anew"
+                f"{file} contradicts itself: `off` must rise from 0 to the length of `data` in as "
+                "many steps as there are labels; fetch it anew"
             )
         if len(label) == 0:
             raise UserError(f"{file} has no images: fetch it anew")
         if label.min() < 0 or label.max() >= len(classes):
             raise UserError(
-                f"{file} has labels from {label.min()} to {label.max()}, but there are {len(classes)} "
-                "classes, numbered from 0: correct --classes or fetch the archive anew"
+                f"{file} has labels from {label.min()} to {label.max()}, but there are "
+                f"{len(classes)} classes, numbered from 0: give the name of each class or fetch "
+                "the archive anew"
             )
-        return cls(file, data, off, label, classes)
+        if len(names) != len(classes):
+            raise UserError(
+                f"{file} contradicts itself: {len(classes)} classes have {len(names)} `names`; "
+                "fetch it anew"
+            )
+        archive = cls(file, data, off, label, classes, names)
+        archive._check_images()
+        return archive
+
+    def _check_images(self) -> None:
+        for number in range(len(self)):
+            fault = find_fault(self.image(number).tobytes())
+            if fault is not None:
+                raise UserError(
+                    f"image {number} of {self.file} cannot be read ({fault}): fetch the archive "
+                    "anew"
+                )
+
+    def __deepcopy__(self, memo: dict) -> "ImageArchive":
+        return self  # nothing changes it, so that subsets of a data set can share it
 
     def __len__(self) -> int:
         return len(self.label)
@@ -158,7 +181,7 @@ class ImageArchive:
         """Writes the images below ``folder``, a folder a class, and returns how many there are.
 
         Raises:
-            UserError: An image is neither a whole JPEG nor a whole PNG.
+            UserError: An image is neither JPEG nor PNG.
         """
         for name in self.classes:  # also those without an image, so that all splits number alike
             (folder / name).mkdir(parents=True)
@@ -171,12 +194,21 @@ class ImageArchive:
         return len(self)
 
     def _extension(self, image: bytes, number: int) -> str:
-        for start, (end, extension) in _MARKS.items():
-            if image.startswith(start) and image.endswith(end):
+        for start, extension in _EXTENSIONS.items():
+            if image.startswith(start):
                 return extension
         raise UserError(
-            f"image {number} of {self.file} is no whole JPEG or PNG file; fetch the archive anew"
+            f"image {number} of {self.file} is neither JPEG nor PNG: fetch the archive anew"
         )
+
+
+def read_classes(file: Path) -> tuple[str, ...] | None:
+    """The names of an archive's classes, without reading its images; None if it has none.
+
+    Raises:
+        UserError: The file is no whole npz archive.
+    """
+    return _strings(_load(file, ("classes",)).get("classes"))
 
 
 def find_archives(source: Path) -> dict[str, Path]:
@@ -197,6 +229,19 @@ def find_archives(source: Path) -> dict[str, Path]:
             "unpack each set from a folder of its own"
         )
     return archives
+
+
+def _load(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of an archive's arrays that it has."""
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            return {key: content[key] for key in keys if key in content}
+    except _UNREADABLE as error:
+        raise UserError(f"{file} is not a whole npz archive ({error}); fetch it anew") from error
+
+
+def _strings(array: np.ndarray | None) -> tuple[str, ...] | None:
+    return None if array is None else tuple(str(name) for name in array.ravel())
 
 
 def _check_names(classes: Sequence[str], file: Path) -> None:

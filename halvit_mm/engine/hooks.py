@@ -1,9 +1,12 @@
 """Hooks for mmengine's runner."""
 
+from collections.abc import Collection
+
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..checkpoints.class_layers import class_layers, other_classes
 from ..checkpoints.loading import MIN_FRACTION, compare
 from ..errors import UserError
 
@@ -13,39 +16,69 @@ class CheckpointGuardHook(Hook):
     """Refuses a checkpoint that does not fit the model, before anything of it is loaded.
 
     It serves ``load_from``, testing and resuming, where mmengine itself would go on with what
-    happens to fit.
+    happens to fit: a head for other classes would silently stay random.
 
     Args:
         min_fraction: Share of the model's parameters, counted in elements, that must load. 0
-            accepts anything.
+            accepts anything but other classes.
+        new_head: Leaves out the layers whose size follows from the number of classes, so that they
+            start anew; all others must load.
 
     Raises:
-        UserError: Less would load, or training is to be resumed from bare weights.
+        UserError: Less would load, the checkpoint is for another number of classes, or training is
+            to be resumed from bare weights.
     """
 
     #: Before EMAHook, which loads the weights on its own account.
     priority = "VERY_HIGH"
 
-    def __init__(self, *, min_fraction: float = MIN_FRACTION) -> None:
+    def __init__(self, *, min_fraction: float = MIN_FRACTION, new_head: bool = False) -> None:
         self.min_fraction = min_fraction
+        self.new_head = new_head
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         path = runner.cfg.get("load_from") or "the checkpoint"
+        anew = self._leave_out_head(runner, checkpoint) if self.new_head else ()
         state_dict = checkpoint.get("state_dict", checkpoint)
-        state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
-        report = compare(runner.model, state_dict)
+        fitting = {name.removeprefix("module."): value for name, value in state_dict.items()}
+        report = compare(runner.model, fitting, ignored=anew)
+        if report.mismatched:
+            self._check_classes(runner, fitting, path)
         if report.fraction < self.min_fraction:
             raise UserError(
                 f"{path}: the checkpoint does not fit the model, less than {self.min_fraction:.0%} "
                 "would load; give one of the same config, or pass --allow-partial to load what "
                 f"fits\n  {report.summary()}\n{report.details()}"
             )
-        if not report.complete:
-            runner.logger.warning(f"{path}: {report.summary()}")
+        log = runner.logger.info if report.complete else runner.logger.warning
+        log(f"{path}: {report.summary()}")
         if runner.cfg.get("resume") and not {"meta", "message_hub"} <= checkpoint.keys():
             raise UserError(
                 f"{path}: only weights, no state of a training to resume; "
-                "start from it with --cfg-options load_from=FILE instead of --resume"
+                "start from it with --load-from FILE instead of --resume"
+            )
+
+    def _leave_out_head(self, runner: Runner, checkpoint: dict) -> Collection[str]:
+        layers = class_layers(runner.cfg)
+        if not layers:
+            raise UserError("--new-head: the config's model has no num_classes; leave it out")
+        # The average is what mmpretrain's EMAHook starts from.
+        for weights in (checkpoint.get("state_dict", checkpoint), checkpoint.get("ema_state_dict")):
+            for name in layers if weights else ():
+                weights.pop(name, None)
+                weights.pop(f"module.{name}", None)
+        runner.logger.info(f"--new-head: {len(layers)} tensors start anew, {', '.join(layers)}")
+        return layers.keys()
+
+    def _check_classes(self, runner: Runner, state_dict: dict, path: str) -> None:
+        differing = other_classes(class_layers(runner.cfg), state_dict)
+        if differing:
+            places = " and ".join(f"{option}={own}" for option, (own, _) in differing.items())
+            counts = " and ".join(map(str, sorted({given for _, given in differing.values()})))
+            raise UserError(
+                f"{path}: the checkpoint is for {counts} classes, {places}; give one for the same "
+                "classes, or train from it with --load-from FILE --new-head, which starts the "
+                "layers that tell classes apart anew"
             )
 
 

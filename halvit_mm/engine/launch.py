@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import Runner
 
@@ -15,17 +14,31 @@ from ..checkpoints.reading import check_file
 from ..errors import UserError
 from ..files import temporary_beside
 from .config_errors import config_errors
+from .mixed_precision import set_mixed_precision
 from .preflight import check_folder, preflight
+from .processes import set_up_processes, tear_down_processes
+from .resuming import MID_EPOCH
+from .tensorboard import set_tensorboard
 from .testing import dump_metric, set_tta, set_visualization
+from .training import (
+    scale_learning_rate,
+    set_accumulation,
+    set_checkpoint_interval,
+    set_train_loop,
+)
 
 
 def train(
     cfg: Config,
     *,
     work_dir: str | None = None,
-    amp: bool = False,
+    amp: str | None = None,
     auto_scale_lr: bool = False,
+    load_from: str | None = None,
+    new_head: bool = False,
     resume: str | None = None,
+    checkpoint_interval: int | None = None,
+    tensorboard: bool = False,
     launcher: str = "none",
     allow_partial: bool = False,
 ) -> Runner:
@@ -34,9 +47,15 @@ def train(
     Args:
         cfg: An mmdet or mmpretrain config; it is changed.
         work_dir: Folder of logs and checkpoints; default: the config's, or ``work_dirs/<config>``.
-        amp: Mixed precision; needs a GPU.
-        auto_scale_lr: Scales the learning rate from the config's ``base_batch_size`` to this run's.
-        resume: A checkpoint to resume from, or ``"auto"`` for the last one in ``work_dir``.
+        amp: Mixed precision: ``"float16"``, which needs a GPU, or ``"bfloat16"``.
+        auto_scale_lr: Scales the learning rate from the config's ``base_batch_size`` to this run's:
+            images in a batch × processes × accumulated batches.
+        load_from: A checkpoint whose weights to start from.
+        new_head: Leaves out what depends on the number of classes when starting from a checkpoint.
+        resume: A checkpoint to resume from, or ``"auto"`` for the last one in ``work_dir``, if
+            there is one; what to start from has no effect then.
+        checkpoint_interval: Number of iterations from one checkpoint within epochs to the next.
+        tensorboard: Logs for TensorBoard as well.
         launcher: ``"none"``, or what started one process for each GPU: ``"pytorch"``, ``"slurm"``
             or ``"mpi"``.
         allow_partial: Accepts a checkpoint that does not fit the model.
@@ -48,25 +67,28 @@ def train(
         UserError: Something in the config, the data or the options is wrong.
     """
     _set_work_dir(cfg, work_dir)
-    notes = _set_resume(cfg, resume)
+    notes = _set_start(cfg, load_from, new_head, resume)
     preflight(cfg, mode="train", checkpoint=cfg.get("load_from"))
-    if amp:
-        if get_device() == "cpu":
-            raise UserError("--amp needs a GPU and there is none: leave it out")
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    set_mixed_precision(cfg, amp)
+    if tensorboard:
+        set_tensorboard(cfg)
     if auto_scale_lr:
         if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
             raise UserError("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
         cfg.auto_scale_lr.enable = True
-    _set_up(cfg, launcher, allow_partial)
+    if checkpoint_interval is not None:
+        set_checkpoint_interval(cfg, checkpoint_interval)
+    set_train_loop(cfg)
+    notes += set_accumulation(cfg)
+    _set_up(cfg, launcher, min_fraction=0.0 if allow_partial else None, new_head=new_head)
     with config_errors(cfg):
         runner = _build_runner(cfg)
         _check_optimizer(runner)
+        scale_learning_rate(runner)
         for note in notes:
             runner.logger.info(note)
         runner.train()
-    _tear_down(runner)
+    tear_down_processes(runner)
     return runner
 
 
@@ -122,7 +144,7 @@ def test(
         set_tta(cfg, draw=draw)
     if draw:
         set_visualization(cfg, show=show, show_dir=show_dir, wait_time=wait_time)
-    _set_up(cfg, launcher, allow_partial)
+    _set_up(cfg, launcher, min_fraction=0.0 if allow_partial else None)
     with config_errors(cfg):
         runner = _build_runner(cfg)
         if out is not None:
@@ -134,7 +156,7 @@ def test(
             text = json.dumps(metrics, indent=2, default=lambda value: value.tolist())
             temporary.write_text(text + "\n")
             replace(temporary, json_file)
-    _tear_down(runner)
+    tear_down_processes(runner)
     return metrics
 
 
@@ -143,24 +165,36 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
 
     mmengine notes its last one in the file ``last_checkpoint``. A run that was killed at the wrong
     moment has removed that one already or left its successor cut off, and a folder that was moved
-    holds the old path; then the others are looked at, the latest first.
+    holds the old path; then the one of the most iterations is taken.
     """
     work_dir = Path(work_dir)
-    candidates = sorted(
-        (path for kind in ("epoch_*.pth", "iter_*.pth") for path in work_dir.glob(kind)),
-        key=lambda path: int(re.sub(r"\D", "", path.stem) or 0),
-        reverse=True,
-    )
     noted = work_dir / "last_checkpoint"
     if noted.is_file():
-        candidates.insert(0, work_dir / Path(noted.read_text().strip()).name)
-    for path in candidates:
-        try:
-            check_file(path)
-        except UserError:
-            continue
-        return path
-    return None
+        path = work_dir / Path(noted.read_text().strip()).name
+        if _is_whole(path):
+            return path
+    kinds = ("epoch_*.pth", "iter_*.pth", MID_EPOCH)
+    found = [path for kind in kinds for path in work_dir.glob(kind) if _is_whole(path)]
+    return max(found, key=_progress, default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        check_file(checkpoint)
+    except UserError:
+        return False
+    return True
+
+
+def _progress(checkpoint: Path) -> tuple[int, int]:
+    """Orders checkpoints: by iterations, and where these are unknown by the number in the name."""
+    try:
+        # Mapped, the weights are not read.
+        content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        iterations = content["meta"]["iter"]
+    except Exception:  # damaged bytes can raise anything
+        iterations = -1
+    return iterations, int(re.sub(r"\D", "", checkpoint.stem) or 0)
 
 
 def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -170,8 +204,14 @@ def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename or "config").stem)
 
 
-def _set_resume(cfg: Config, resume: str | None) -> list[str]:
-    """Sets what is resumed from; returns what there is to say about it."""
+def _set_start(cfg: Config, load_from: str | None, new_head: bool, resume: str | None) -> list[str]:
+    """Sets what is started or resumed from; returns what there is to say about it."""
+    if load_from is not None:
+        if resume not in (None, "auto"):
+            raise UserError(f"--load-from {load_from} and --resume {resume}: give one of the two")
+        cfg.load_from = load_from
+    if new_head and cfg.get("load_from") is None:
+        raise UserError("--new-head needs --load-from FILE, a checkpoint to start from")
     if resume is None:
         return []
     if resume == "auto":
@@ -187,23 +227,25 @@ def _set_resume(cfg: Config, resume: str | None) -> list[str]:
     return [f"--resume: training continues from {resume}"]
 
 
-def _set_up(cfg: Config, launcher: str, allow_partial: bool) -> None:
+def _set_up(
+    cfg: Config, launcher: str, *, min_fraction: float | None, new_head: bool = False
+) -> None:
     """What training and testing have in common."""
-    cfg.launcher = launcher
     hooks = cfg.get("custom_hooks") or []
     types = [hook.get("type") for hook in hooks]
     for needed in ("CheckpointGuardHook", "EvaluationProgressHook"):
         if needed not in types:
             hooks.append(dict(type=needed))
-    if allow_partial:
-        for hook in hooks:
-            if hook["type"] == "CheckpointGuardHook":
-                hook["min_fraction"] = 0.0
+    for hook in hooks:
+        if hook["type"] == "CheckpointGuardHook":
+            if min_fraction is not None:
+                hook["min_fraction"] = min_fraction
+            if new_head and not cfg.get("resume"):
+                hook["new_head"] = True
     cfg.custom_hooks = hooks
     if cfg.get("default_scope") == "mmpretrain":
         _set_loader_defaults(cfg)
-    if launcher != "none" and get_device() == "cpu":
-        _set_up_cpu_processes(cfg, launcher)
+    set_up_processes(cfg, launcher)
 
 
 def _set_loader_defaults(cfg: Config) -> None:
@@ -213,27 +255,6 @@ def _set_loader_defaults(cfg: Config) -> None:
             loader.setdefault("collate_fn", dict(type="default_collate"))
             loader.setdefault("pin_memory", torch.cuda.is_available())
             loader.setdefault("persistent_workers", loader.get("num_workers", 0) > 0)
-
-
-def _set_up_cpu_processes(cfg: Config, launcher: str) -> None:
-    """mmengine starts processes and wraps the model for CUDA only; this does it for the CPU."""
-    if launcher != "pytorch":
-        raise UserError(f"--launcher {launcher} needs GPUs and there are none: use pytorch")
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
-    cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
-    cfg.model_wrapper_cfg = {
-        "type": "MMDistributedDataParallel",
-        "broadcast_buffers": False,
-        "find_unused_parameters": cfg.get("find_unused_parameters", False),
-        **(cfg.get("model_wrapper_cfg") or {}),
-        "device_ids": None,
-    }
-
-
-def _tear_down(runner: Runner) -> None:
-    if runner.distributed:
-        torch.distributed.destroy_process_group()
 
 
 def _build_runner(cfg: Config) -> Runner:

@@ -31,10 +31,10 @@ def preflight(
 
     Raises:
         UserError: The config lacks a part, the work directory cannot be written, a checkpoint is
-            missing or cut off, or a data set is missing, empty, or contradicts the model's number
-            of classes.
+            missing or cut off, or a data set is missing, empty or broken, or contradicts the model
+            or another one.
     """
-    from ..datasets.check import check_dataset, count_classes
+    from ..datasets.check import check_classes_agree, check_dataset, count_classes
 
     for name in _NEEDED[mode]:
         if cfg.get(name) is None:
@@ -48,9 +48,11 @@ def preflight(
     if (cfg.model.get("train_cfg") or {}).get("augments"):
         # The labels of mixed images are vectors, whose length is set apart from the head's.
         classes |= count_classes(cfg.get("data_preprocessor"), "data_preprocessor")
-    for loader in _LOADERS[mode]:
-        if cfg.get(loader) is not None:
-            check_dataset(cfg[loader].dataset, option=f"{loader}.dataset", num_classes=classes)
+    loaders = [loader for loader in _LOADERS[mode] if cfg.get(loader) is not None]
+    datasets = {f"{loader}.dataset": cfg[loader].dataset for loader in loaders}
+    for option, dataset in datasets.items():
+        check_dataset(dataset, option=option, num_classes=classes)
+    check_classes_agree(datasets)
 
 
 def check_folder(folder: str | Path, option: str) -> None:

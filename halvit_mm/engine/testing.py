@@ -27,12 +27,13 @@ def set_visualization(cfg: Config, *, show: bool, show_dir: str | None, wait_tim
         check_folder(folder, "--show-dir")
     if _library(cfg, "--show-dir") == "mmdet":
         hook = dict(type="DetVisualizationHook", draw=True, test_out_dir=folder)
+        hook.update(show=show, wait_time=wait_time)
+        cfg.merge_from_dict({"default_hooks.visualization": hook})
         visualizer = "DetLocalVisualizer"
     else:
-        hook = dict(type="VisualizationHook", enable=True, out_dir=folder, interval=1)
+        hook = dict(type="ClassPicturesHook", out_dir=folder, show=show, wait_time=wait_time)
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
         visualizer = "UniversalVisualizer"
-    hook.update(show=show, wait_time=wait_time)
-    cfg.merge_from_dict({"default_hooks.visualization": hook})
     if cfg.get("visualizer") is None:
         cfg.visualizer = dict(type=visualizer)
 

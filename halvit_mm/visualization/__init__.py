@@ -4,11 +4,12 @@ Nothing here is imported when ``halvit_mm`` is; matplotlib and pycocotools are i
 function first needs them.
 """
 
-from .curves import plot, table
+from .curves import Axis, plot, table
 from .predictions import draw_predictions
 from .runs import Run, Series, read_run, read_runs
 
 __all__ = [
+    "Axis",
     "Run",
     "Series",
     "draw_predictions",

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from .colours import Colour, class_colour
+from .text import sans, shorten_start
 
 #: Longest side of an image in the grid, in pixels. Small images are enlarged to it, so that the
 #: labels, whose size is fixed, hide little of them.
@@ -95,7 +94,7 @@ def compose(pairs: Sequence[Pair], *, titles: tuple[str, str]) -> Image.Image:
     for column in range(columns):
         for left, title in zip(lefts(column), titles, strict=True):
             centre = (left + TILE / 2, _MARGIN + _LINE / 2 - _GAP / 2)
-            draw.text(centre, title, _INK, _font(_FONT_SIZE + 4, bold=True), anchor="mm")
+            draw.text(centre, title, _INK, sans(_FONT_SIZE + 4, bold=True), anchor="mm")
     top = _MARGIN + _LINE
     for row, row_height in zip(rows, heights, strict=True):
         for column, pair in enumerate(row):
@@ -103,7 +102,7 @@ def compose(pairs: Sequence[Pair], *, titles: tuple[str, str]) -> Image.Image:
             for left, (tile, caption) in zip(lefts(column), sides, strict=True):
                 x = left + (TILE - tile.width) // 2
                 grid.paste(tile, (x, top + row_height - tile.height))
-                text = _shorten(caption, TILE, font := _font(_FONT_SIZE))
+                text = shorten_start(caption, TILE, font := sans(_FONT_SIZE))
                 middle = (left + TILE / 2, top + row_height + _LINE / 2)
                 draw.text(middle, text, _INK, font, anchor="mm")
         top += row_height + _LINE + _GAP
@@ -148,7 +147,7 @@ def _draw_label(
 
     ``placed`` collects where labels stand.
     """
-    font = _font(_FONT_SIZE)
+    font = sans(_FONT_SIZE)
     score = "" if instance.score is None else f"{instance.score:.2f}"
     x1, y1, _, y2 = box
     height = _FONT_SIZE + 4
@@ -174,21 +173,3 @@ def _overlap(a: Box, b: Box) -> bool:
 def _readable_on(background: Colour) -> str:
     red, green, blue = background
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
-
-
-def _shorten(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-    """Cuts characters off the start, where a path says least, until the text fits."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"…{text}") > width:
-        text = text[1:]
-    return f"…{text}"
-
-
-@cache
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along and which knows many scripts."""
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)

@@ -1,7 +1,9 @@
-"""A picture of ground truth beside what a detector found, for a sample of a test set."""
+"""A picture of predictions: of a detector, ground truth beside what it found in a sample of images.
+
+What a classifier predicts becomes the page of ``mistakes_page``.
+"""
 
 import json
-import pickle
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -14,8 +16,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import UserError
+from .dumps import read_predictions
 from .files import png_file
 from .grid import Instance, Pair, compose, draw_instances
+from .mistakes import is_classifier
+from .mistakes_page import draw_mistakes
 
 if TYPE_CHECKING:
     from mmengine import Config
@@ -27,73 +32,74 @@ def draw_predictions(
     predictions: str | Path,
     out: str | Path,
     *,
-    num: int = 8,
+    num: int | None = None,
     score_thr: float = 0.5,
 ) -> None:
-    """Draws ``num`` images of the test set, each with its ground truth and its predictions.
+    """Draws what a detector or a classifier predicts for the test set of its config.
 
-    The images lie evenly over the file of predictions. Masks are drawn, on both sides, where the
-    model predicts masks.
+    Of a detector ``num`` images are drawn, each with its ground truth and its predictions. They lie
+    evenly over the file of predictions. Masks are drawn, on both sides, where the model predicts
+    masks. Of a classifier the page shows which classes it confuses and its ``num`` worst mistakes.
 
     Args:
         cfg: Config whose ``test_dataloader`` was tested.
         predictions: What ``tools/test.py --out`` wrote.
         out: PNG to write.
-        num: Number of images; all of them where there are fewer.
-        score_thr: Predictions below this score are left out.
+        num: Number of images, by default 8 of a detector and 18 of a classifier; all of them where
+            there are fewer.
+        score_thr: A detector's predictions below this score are left out.
 
     Raises:
         UserError: A file is missing or damaged, ``out`` cannot be written, or the predictions
             belong to another data set.
     """
-    if num < 1:
+    if num is not None and num < 1:
         raise UserError(f"--num {num}: there is nothing to draw; give 1 or more")
     with png_file(out) as file:
-        dataset = read_dataset(cfg)
         samples = read_predictions(predictions)
-        dataset.check(samples, predictions)
-        chosen = np.linspace(0, len(samples) - 1, min(num, len(samples))).round().astype(int)
-        pairs = [_pair(dataset, samples[i], score_thr) for i in chosen]
-        # The name of a single class stands at the top and not on each object.
-        only = f" ({dataset.names[0]})" if len(dataset.names) == 1 else ""
-        titles = (f"ground truth{only}", f"prediction{only}")
-        compose(pairs, titles=titles).save(file, format="PNG")
+        if is_classifier(samples):
+            page = draw_mistakes(cfg, samples, predictions, num=num or 18)
+        else:
+            page = draw_detections(cfg, samples, predictions, num=num or 8, score_thr=score_thr)
+        page.save(file, format="PNG")
 
 
-def read_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """Reads what mmdet's ``DumpDetResults`` wrote: one dict for each image.
+def draw_detections(
+    cfg: "Config",
+    samples: Sequence[dict[str, Any]],
+    predictions: str | Path,
+    *,
+    num: int,
+    score_thr: float,
+) -> Image.Image:
+    """Draws images of the test set with their ground truth and what a detector found.
 
-    The keys used are ``img_id``, ``pred_instances`` (``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels
-    of the original image, ``scores`` (N), ``labels`` (N) and, for models with masks, ``masks``: N
-    of COCO's run-length encodings or polygons) and, where present, ``img_path`` and ``ori_shape``.
-
-    A pickle can run any code while it loads: read only files that you trust.
+    Args:
+        cfg: As in :func:`draw_predictions`.
+        samples: A dict for each image, as mmdet's ``DumpDetResults`` writes them. The keys used are
+            ``img_id``, ``pred_instances`` (``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels of the
+            original image, ``scores`` (N), ``labels`` (N) and, for models with masks, ``masks``: N
+            of COCO's run-length encodings or polygons) and, where present, ``img_path`` and
+            ``ori_shape``.
+        predictions: Where they come from, for messages.
+        num: Number of images; all of them where there are fewer.
+        score_thr: Predictions below this score are left out.
 
     Raises:
-        UserError: The file is missing, is no pickle, or holds something else.
+        UserError: The predictions are no detector's, or of another data set.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            samples = pickle.load(file)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read the predictions ({error.strerror}); "
-            "write them with tools/test.py --out"
-        ) from error
-    except Exception as error:  # a damaged pickle may raise anything
-        raise UserError(
-            f"{path}: this is no whole pickle ({error}); write it again with tools/test.py --out"
-        ) from error
-    if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
-        raise UserError(f"{path}: not a list of dicts; give what tools/test.py --out wrote")
-    if not samples:
-        raise UserError(f"{path}: there are no predictions in it; test on at least one image")
     if not all("pred_instances" in sample and "img_id" in sample for sample in samples):
         raise UserError(
-            f"{path}: there are no boxes in it; give what tools/test.py --out wrote for a detector"
+            f"{predictions}: there are neither boxes nor classes in it; give what tools/test.py "
+            "--out wrote"
         )
-    return samples
+    dataset = read_dataset(cfg)
+    dataset.check(samples, predictions)
+    chosen = np.linspace(0, len(samples) - 1, min(num, len(samples))).round().astype(int)
+    pairs = [_pair(dataset, samples[i], score_thr) for i in chosen]
+    # The name of a single class stands at the top and not on each object.
+    only = f" ({dataset.names[0]})" if len(dataset.names) == 1 else ""
+    return compose(pairs, titles=(f"ground truth{only}", f"prediction{only}"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,13 @@
 
 mmengine writes ``WORK_DIR/<time of start>/vis_data/scalars.json``, a JSON object a line. Lines of
 training carry ``iter`` and, in trainings by epochs, ``epoch``; the others are validations, whose
-``step`` counts epochs or iterations, depending on the configuration.
+``step`` counts epochs or iterations, depending on the configuration. How many images an iteration
+took is in what lies beside it: the batch size in ``vis_data/config.py``, the number of processes,
+and where a training was resumed, in ``<time of start>.log``.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 
 from ..errors import UserError
 
@@ -37,7 +41,7 @@ class Run:
     Attributes:
         name: What to call it.
         train: What was logged in training, by the log's keys: ``loss``, ``lr``, ``time`` (seconds
-            per iteration), ``memory`` (MiB), ….
+            per iteration), ``memory`` (MiB), …; and ``images_per_second`` of all processes.
         val: What validation found, by the log's keys: ``coco/bbox_mAP``, ``accuracy/top1``, ….
         iterations_per_epoch: None if the training does not count epochs.
     """
@@ -80,11 +84,26 @@ class Run:
         return float(np.median(self.train["time"].values)) if "time" in self.train else None
 
     @property
+    def images_per_second(self) -> float | None:
+        """The median; None where the number of images in an iteration is not known."""
+        series = self.train.get("images_per_second")
+        return None if series is None else float(np.median(series.values))
+
+    @property
     def training_seconds(self) -> float | None:
         """Time spent in iterations of training: no validation, no start-up, nothing repeated."""
-        if (time := self.train.get("time")) is None:
-            return None
-        return float(np.diff(time.iterations, prepend=0) @ time.values)
+        return None if "time" not in self.train else float(self.seconds_at(self.iterations))
+
+    def seconds_at(self, iterations: np.ndarray | int) -> np.ndarray:
+        """Time that had been spent in training when so many iterations were done.
+
+        The last ones, if no line of the log tells, are taken to be as fast as those before.
+        """
+        time = self.train["time"]
+        ends = np.append(time.iterations, max(self.iterations, time.iterations[-1] + 1))
+        values = np.append(time.values, time.values[-1])
+        seconds = np.cumsum(np.diff(ends, prepend=0) * values)
+        return np.interp(iterations, [0, *ends], [0, *seconds])
 
     @property
     def peak_memory(self) -> float | None:
@@ -115,8 +134,10 @@ def read_run(work_dir: str | Path) -> Run:
         )
     records: list[_Record] = []
     for file in files:
-        if part := _read_records(file):
-            records = [record for record in records if record.precedes(part[0])] + part
+        start = _Start.read(file.parent)
+        if part := _read_records(file, start.images):
+            kept = [r for r in records if r.precedes(part[0], start.resumed_at)]
+            records = kept + part
     if not records:
         raise UserError(f"{work_dir}: no training is logged in it yet; try again later")
 
@@ -143,6 +164,17 @@ def read_runs(work_dirs: Sequence[str | Path]) -> list[Run]:
     ]
 
 
+def group_seeds(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Puts runs under one name that differ only in a seed at its end: ``a_seed0``, ``a_s1``."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_SEED.sub(r"\1", run.name), []).append(run)
+    return list(groups.items())
+
+
+_SEED = re.compile(r"^(.+?)[/_-](?:seed|s)[_-]?\d+$")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Record:
     """One line of a log.
@@ -157,8 +189,10 @@ class _Record:
     step: int
     values: dict[str, float]
 
-    def precedes(self, start: "_Record") -> bool:
+    def precedes(self, start: "_Record", resumed_at: int | None) -> bool:
         """Whether a training that starts with ``start`` leaves this record as it is."""
+        if resumed_at is not None:
+            return self.iteration <= resumed_at
         if self.epoch is not None and start.epoch is not None:
             return self.epoch < start.epoch
         return self.iteration < start.iteration
@@ -172,7 +206,34 @@ class _Record:
         return max(self.step, self.iteration)
 
 
-def _read_records(file: Path) -> list[_Record]:
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """What lies beside the log of one start of a training.
+
+    Attributes:
+        resumed_at: Iterations that had been done; None if it was not resumed or no line tells.
+        images: Images of an iteration: batch size of a process times number of processes; None if
+            the files do not tell both.
+    """
+
+    resumed_at: int | None
+    images: int | None
+
+    @classmethod
+    def read(cls, vis_data: Path) -> "_Start":
+        log = vis_data.parent / f"{vis_data.parent.name}.log"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        resumed = re.search(r"resumed epoch: \d+, iter: (\d+)", text)
+        processes = re.search(r"GPU number: (\d+)", text)
+        try:
+            config = Config.fromfile(vis_data / "config.py", import_custom_modules=False)
+            images = config.train_dataloader.batch_size * int(processes[1])
+        except Exception:  # a file is missing or damaged, and a config may raise anything
+            images = None
+        return cls(resumed_at=int(resumed[1]) if resumed else None, images=images)
+
+
+def _read_records(file: Path, images: int | None) -> list[_Record]:
     records = []
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     iteration, epoch = 0, None
@@ -196,6 +257,8 @@ def _read_records(file: Path) -> list[_Record]:
         if iteration == step == 0:
             continue  # a validation by itself, without any training
         values = {_plain(key): float(value) for key, value in content.items() if _is_number(value)}
+        if training and images and values.get("time"):
+            values["images_per_second"] = images / values["time"]
         records.append(
             _Record(training=training, iteration=iteration, epoch=epoch, step=step, values=values)
         )

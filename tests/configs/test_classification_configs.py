@@ -1,14 +1,19 @@
 """The classification configs: sizes, controls, recipes, and a step of training."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, DefaultScope
+from PIL import Image
 from tiny_runs import make_folders
 from torch import nn
+
+from halvit_mm.datasets.image_archive import read_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Parameters without and with the head. Those on ImageNet are the published models'; a stem for
@@ -36,6 +41,26 @@ PARAMS |= {
     "imagenet/dense_vit_tiny_imagenet": (21_665_664, 22_050_664),
     "imagenet/dense_vit_medium_imagenet": (85_798_656, 86_567_656),
 }
+#: HaLViTs for small images and their controls. A HaLViT's block has 6·dim² + 13·dim parameters, a
+#: dense one 12·dim² + 13·dim.
+PARAMS |= {
+    "cifar10/halvit_cifar10": (2_706_240, 2_708_170),
+    "cifar10/dense_vit_cifar10": (5_360_448, 5_362_378),
+    "cifar10/narrow_vit_cifar10": (2_700_280, 2_701_650),
+    "cifar10/small_halvit_cifar10": (237_216, 238_186),
+    "cifar10/small_dense_vit_cifar10": (458_400, 459_370),
+    "cifar10/small_narrow_vit_cifar10": (240_051, 240_751),
+    "tinyimagenet/halvit_tinyimagenet": (2_733_888, 2_753_188),
+    "tinyimagenet/dense_vit_tinyimagenet": (5_388_096, 5_407_396),
+    "tinyimagenet/narrow_vit_tinyimagenet": (2_719_864, 2_733_564),
+    "tinyimagenet/small_halvit_tinyimagenet": (361_440, 371_140),
+    "tinyimagenet/small_dense_vit_tinyimagenet": (693_216, 702_916),
+    "tinyimagenet/small_narrow_vit_tinyimagenet": (364_113, 371_113),
+}
+SMALL_SETS = ["cifar10", "tinyimagenet"]
+HALVITS = [f"{folder}/{size}halvit_{folder}" for folder in SMALL_SETS for size in ("", "small_")]
+SIGNED = {name.replace("halvit", "halvit_signed"): name for name in HALVITS}
+PARAMS |= {signed: PARAMS[plain] for signed, plain in SIGNED.items()}  # signs cost none
 #: The twins differ in widths only, and the plain recipe is the same for both families.
 TRAINED = [
     "imagenet/half_resnet50_imagenet",
@@ -71,7 +96,7 @@ def test_parameters(name):
 def test_every_config_is_known():
     found = {
         f"{folder}/{path.stem}"
-        for folder in ("imagenet", "cifar10")
+        for folder in ("imagenet", *SMALL_SETS)
         for path in (ROOT / "configs" / folder).glob("*.py")
     }
     assert found == set(PARAMS)
@@ -89,6 +114,31 @@ def test_the_dense_twin_of_halvit_differs_in_tying_only(arch):
     dense = load(f"imagenet/dense_vit_{arch}_imagenet")
     assert dense.model.backbone.pop("tied") is False
     assert dense.to_dict() == load(f"imagenet/halvit_{arch}_imagenet").to_dict()
+
+
+@pytest.mark.parametrize("name", HALVITS)
+def test_controls_of_halvits_for_small_images_differ_in_the_model_only(name):
+    halvit = load(name)
+    dense, narrow = (load(name.replace("halvit", f"{kind}_vit")) for kind in ("dense", "narrow"))
+    signed = load(name.replace("halvit", "halvit_signed"))
+    assert signed.model.backbone.pop("signed_ffn") is True
+    assert signed.to_dict() == halvit.to_dict()
+    assert dense.model.backbone.pop("tied") is narrow.model.backbone.pop("tied") is False
+    assert dense.to_dict() == halvit.to_dict()
+    dim = narrow.model.backbone.arch.pop("dim")
+    assert dim == narrow.model.head.pop("in_channels") < dense.model.backbone.arch.pop("dim")
+    for cfg in (dense, narrow):
+        cfg.model.backbone.arch.pop("num_heads")
+        cfg.model.head.pop("in_channels", None)
+    assert narrow.to_dict() == dense.to_dict()
+
+
+@pytest.mark.parametrize("name", HALVITS)
+def test_narrow_controls_of_halvits_have_as_many_parameters(name):
+    for narrow, half in zip(
+        PARAMS[name.replace("halvit", "narrow_vit")], PARAMS[name], strict=True
+    ):
+        assert narrow == pytest.approx(half, rel=0.015)
 
 
 @pytest.mark.parametrize("size", ["", "small_"])
@@ -113,7 +163,7 @@ def test_a_step_of_training(name):
 
     cfg = load(name)
     model = build(cfg)
-    side = 32 if "cifar10" in name else 64  # HaLViT fits its position embedding
+    side = 32 if "cifar10" in name else 64  # HaLViT fits its position embedding to any
     torch.manual_seed(0)
     images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
     last = cfg.data_preprocessor.num_classes - 1
@@ -131,6 +181,76 @@ def test_a_step_of_training(name):
     with torch.no_grad():
         results = model(**model.data_preprocessor(batch, training=False), mode="predict")
     assert [result.pred_score.shape for result in results] == [(last + 1,)] * 4
+
+
+@pytest.fixture
+def real(monkeypatch, test_data):
+    """Sets the folders of the real images."""
+    monkeypatch.setenv("HALVIT_CIFAR10_ROOT", str(test_data / "tiny"))
+    monkeypatch.setenv("HALVIT_TINYIMAGENET_ROOT", str(test_data / "tinyimagenet100"))
+
+
+def batch_of(cfg: Config, loader: str, indices: list[int]) -> dict:
+    """Images of a loader's set through its pipeline."""
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        dataset = DATASETS.build({**cfg[loader].dataset, "indices": indices})
+    items = [dataset[i] for i in range(len(dataset))]
+    return {key: [item[key] for item in items] for key in ("inputs", "data_samples")}
+
+
+@pytest.mark.parametrize("name", [n for n in PARAMS if "small" in n and "resnet" not in n])
+def test_a_step_on_real_images(real, name):
+    """From the archive through the config's pipeline and optimiser: every parameter moves."""
+    cfg = load(name)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    batch = batch_of(cfg, "train_dataloader", [0, 50, 100, 150])
+    side = cfg.model.backbone.img_size
+    assert [image.shape for image in batch["inputs"]] == [(3, side, side)] * 4
+    batch["inputs"] = torch.stack(batch["inputs"])
+    model = build(cfg)
+    model.init_weights()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    data = model.data_preprocessor(batch, training=True)
+    assert data["inputs"].abs().mean() < 2  # normalised
+    loss, _ = model.parse_losses(model(**data, mode="loss"))
+    optimizer.update_params(loss)
+    classes = cfg.model.head.num_classes
+    assert loss.item() == pytest.approx(math.log(classes), rel=0.5)
+    assert not [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+
+
+@pytest.mark.parametrize("folder", SMALL_SETS)
+def test_augmentation_of_small_images(real, folder):
+    """RandAugment, crops and erased areas give another image of the same size each time."""
+    cfg = load(f"{folder}/halvit_{folder}")
+    side = cfg.model.backbone.img_size
+    np.random.seed(0)
+    torch.manual_seed(0)
+    numbers = [3] * 8 + [40] * 8
+    batch = batch_of(cfg, "train_dataloader", numbers)
+    assert {(image.shape, image.dtype) for image in batch["inputs"]} == {
+        ((3, side, side), torch.uint8)
+    }
+    distinct = {image.numpy().tobytes() for image in batch["inputs"]}
+    assert len(distinct) == 16
+    labels = [int(sample.gt_label) for sample in batch["data_samples"]]
+    assert len(set(labels[:8])) == len(set(labels[8:])) == 1
+
+    batch = batch_of(cfg, "test_dataloader", [7, 7])
+    assert torch.equal(*batch["inputs"])  # nothing random in a test
+    assert batch["inputs"][0].shape == (3, side, side)
+
+
+def test_colours_of_filled_areas_come_in_the_order_of_images():
+    """Blue first, where the data preprocessor's means begin with red."""
+    for folder in SMALL_SETS:
+        cfg = load(f"{folder}/halvit_{folder}")
+        mean = cfg.data_preprocessor.mean
+        steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+        filled = steps["RandAugment"].hparams.pad_val
+        assert filled == pytest.approx(mean[::-1], abs=0.51)
 
 
 @pytest.mark.parametrize("name", PARAMS)
@@ -180,6 +300,11 @@ def test_recipe_of_halvit():
     assert cfg.train_dataloader.sampler.type == "RepeatAugSampler"
     assert cfg.train_cfg.max_epochs == 300
     assert load("imagenet/halvit_tiny_600e_imagenet").train_cfg.max_epochs == 600
+    warm_up, decay = cfg.param_scheduler
+    assert (warm_up.type, warm_up.end) == ("LinearLR", 5)
+    assert (decay.type, decay.begin, decay.end) == ("CosineAnnealingLR", 5, 300)
+    assert_deits_augmentation(cfg)
+    assert cfg.model.head.loss.label_smooth_val == 0.1
     model = build(cfg)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     assert type(optimizer) is torch.optim.AdamW
@@ -196,6 +321,46 @@ def test_recipe_of_halvit():
     }
 
 
+def assert_deits_augmentation(cfg: Config) -> None:
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    augment = steps["RandAugment"]
+    assert (augment.magnitude_level, augment.magnitude_std, augment.num_policies) == (9, 0.5, 2)
+    assert steps["RandomErasing"].erase_prob == 0.25
+    mixed = {augment.type: augment.alpha for augment in cfg.model.train_cfg.augments}
+    assert mixed == {"Mixup": 0.8, "CutMix": 1.0}
+    assert cfg.data_preprocessor.num_classes == cfg.model.head.num_classes
+
+
+def test_larger_halvits_are_steadied():
+    """Stochastic depth and averaged weights, LayerScale in the largest."""
+    medium, large = (load(f"imagenet/halvit_{size}_imagenet") for size in ("medium", "large"))
+    for cfg in (medium, large):
+        (average,) = [hook for hook in cfg.custom_hooks if hook.type == "EMAHook"]
+        assert average.momentum == 4e-5
+        assert "CheckpointGuardHook" in [hook.type for hook in cfg.custom_hooks]
+    assert medium.model.backbone.drop_path_rate == 0.1
+    assert large.model.backbone.drop_path_rate == 0.3
+    assert large.model.backbone.layer_scale == 1e-4
+
+
+@pytest.mark.parametrize("folder", SMALL_SETS)
+def test_recipes_on_small_sets(folder):
+    """DeiT's on one GPU; little augmentation and few epochs on a CPU."""
+    cfg = load(f"{folder}/halvit_{folder}")
+    assert_deits_augmentation(cfg)
+    assert cfg.train_cfg.max_epochs == 100
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size == 512
+    small = load(f"{folder}/small_halvit_{folder}")
+    assert small.train_cfg.max_epochs <= 6
+    assert small.auto_scale_lr.base_batch_size == small.train_dataloader.batch_size == 64
+    assert small.model.get("train_cfg") is None
+    steps = {step.type for step in small.train_dataloader.dataset.pipeline}
+    assert not steps & {"RandAugment", "RandomErasing"}
+    for same in (cfg, small):
+        assert same.test_dataloader == same.val_dataloader
+        assert same.val_dataloader.dataset.split == ("test" if folder == "cifar10" else "val")
+
+
 @pytest.mark.parametrize(
     ("name", "variable", "size"),
     [
@@ -203,20 +368,23 @@ def test_recipe_of_halvit():
         ("imagenet/half_resnet50_imagenet", "HALVIT_IMAGENET_ROOT", 224),
         ("imagenet/half_resnet50_imagenet_paper", "HALVIT_IMAGENET_ROOT", 224),
         ("cifar10/half_resnet50_cifar10", "HALVIT_CIFAR10_ROOT", 32),
+        ("tinyimagenet/halvit_tinyimagenet", "HALVIT_TINYIMAGENET_ROOT", 64),
+        ("tinyimagenet/small_halvit_tinyimagenet", "HALVIT_TINYIMAGENET_ROOT", 48),
     ],
 )
 def test_images_from_the_folder_of_the_variable(tmp_path, monkeypatch, name, variable, size):
-    from mmpretrain.registry import DATASETS
-
-    splits = ("train", "val" if "imagenet" in name else "test")
+    splits = ("train", "test" if "cifar10" in name else "val")
     for split in splits:
         make_folders(tmp_path / split, images=3)
+        for file in (tmp_path / split).rglob("*.png") if "tinyimagenet" in name else ():
+            Image.open(file).resize((64, 64)).save(file)
     monkeypatch.setenv(variable, str(tmp_path))
     cfg = load(name)
     assert cfg.test_dataloader == cfg.val_dataloader
     for loader, split in zip((cfg.train_dataloader, cfg.val_dataloader), splits, strict=True):
         loader.dataset.metainfo = dict(classes=("dark", "light"))
-        dataset = DATASETS.build(loader.dataset)
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            dataset = DATASETS.build(loader.dataset)
         assert len(dataset) == 6
         for i in range(6):
             item = dataset[i]
@@ -231,3 +399,10 @@ def test_the_classes_of_cifar10_are_sorted():
     classes = load("cifar10/half_resnet50_cifar10").train_dataloader.dataset.metainfo.classes
     assert len(classes) == 10
     assert list(classes) == sorted(classes)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_classes_of_cifar10_are_those_of_the_archives(test_data, split):
+    cfg = load("cifar10/half_resnet50_cifar10")
+    file = test_data / "tiny" / f"cifar10_tiny_{split}.npz"
+    assert tuple(cfg.train_dataloader.dataset.metainfo.classes) == read_classes(file)

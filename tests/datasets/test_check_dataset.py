@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import archives
 import numpy as np
 import pytest
 from PIL import Image
 
-from halvit_mm.datasets.check import check_dataset, count_classes
+from halvit_mm.datasets import check_folders
+from halvit_mm.datasets.check import check_classes_agree, check_dataset, count_classes
 from halvit_mm.datasets.check_images import find_bad_images
 from halvit_mm.datasets.coco_files import mask_annotation, write_instances
+from halvit_mm.datasets.image_archive import unpack_images
 from halvit_mm.errors import UserError
 
 OPTION = "train_dataloader.dataset"
@@ -463,6 +467,11 @@ def test_split_of_imagenet(folders: dict) -> None:
         (LIST, "ant/0.png 0\nfly/7.png 1\n", r"1 of the 2 images .* missing, first .*fly/7\.png"),
         (LIST, "ant/0.png 0\nant/1.png\n", r"line 2 of .*list\.txt is not an image and its label"),
         (LIST, "ant/0.png 0\nbee/0.png 2\n", r"list\.txt has the label 2, but .* has 2 classes"),
+        (
+            LIST,
+            "ant/0.png 0\nbee/0.png -1\n",
+            r"list\.txt has the label -1, but .* from 0: correct",
+        ),
         ({"classes": ("a", "b", "c")}, None, r"has 2 folders, one a class, but .* has 3 classes"),
         ({"classes": ("bee", "ant")}, None, r"in another order, .* sort .*\.metainfo\.classes"),
     ],
@@ -474,9 +483,223 @@ def test_bad_folders(folders: dict, more: dict, listed: str | None, message: str
         check_dataset(folders | more, option=OPTION, num_classes=HEAD)
 
 
+def test_labels_below_zero_without_known_classes(folders: dict) -> None:
+    (Path(folders["data_root"]) / "meta" / "list.txt").write_text("ant/0.png -1\n")
+    with pytest.raises(UserError, match=r"label -1, but .*dataset's classes are numbered from 0"):
+        check_dataset(folders | LIST, option=OPTION)
+
+
+@pytest.mark.parametrize("more", [{}, LIST])
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xd8\xff\xe0 cut", b"\x89PNG\r\n\x1a\n"])
+def test_images_of_folders_that_cannot_be_read(folders: dict, more: dict, content: bytes) -> None:
+    file = Path(folders["data_root"]) / "train" / "bee" / "1.png"
+    file.write_bytes(content)
+    where = "that .*list.txt names" if more else "in .*/train"
+    with pytest.raises(
+        UserError, match=rf"1 of the 4 images {where} cannot be read, perhaps .*\n +{file}: "
+    ):
+        check_dataset(folders | more, option=OPTION, num_classes=HEAD)
+
+
+def test_images_without_folders_of_classes(folders: dict) -> None:
+    train = Path(folders["data_root"]) / "train"
+    with pytest.raises(UserError, match=r"train/ant has images, but no folder a class: sort them"):
+        check_dataset(folders | {"data_prefix": "train/ant"}, option=OPTION)
+    check_dataset(folders | {"data_prefix": str(train / "ant"), "with_label": False}, option=OPTION)
+
+
+@pytest.mark.parametrize("more", [{}, LIST])
+def test_of_many_images_a_part_is_looked_at(
+    folders: dict, monkeypatch: pytest.MonkeyPatch, more: dict
+) -> None:
+    """Those of ImageNet are too many."""
+    train = Path(folders["data_root"]) / "train"
+    names = [f"ant/{i:02}.png" for i in range(10, 31)]
+    for name in names:
+        os.link(train / "ant" / "0.png", train / name)
+    lines = "".join(f"{name} 0\n" for name in ["ant/0.png", "ant/1.png", *names, "bee/0.png"])
+    (train.parent / "meta" / "list.txt").write_text(lines + "bee/1.png 1\n")
+    looked: list[int] = []
+    refuse = check_folders.refuse_bad_images
+
+    def watch(paths: list[Path], **options: str) -> None:
+        looked.append(len(paths))
+        refuse(paths, **options)
+
+    monkeypatch.setattr(check_folders, "refuse_bad_images", watch)
+    check_dataset(folders | more, option=OPTION, num_classes=HEAD)
+    monkeypatch.setattr(check_folders, "_LOOKED_AT", 10)
+    check_dataset(folders | more, option=OPTION, num_classes=HEAD)
+    assert looked == [25, 9]  # every third, the first and the last among them
+    (train / "bee" / "1.png").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"^1 of the 9 images looked at, among the 25 .*, cannot be"
+    ):
+        check_dataset(folders | more, option=OPTION, num_classes=HEAD)
+
+
 def test_folders_against_the_head(folders: dict) -> None:
     with pytest.raises(UserError, match=r"model\.head\.num_classes=5 contradicts .* 2 classes \('"):
         check_dataset(folders, option=OPTION, num_classes={"model.head.num_classes": 5})
+
+
+# LabelledImages
+
+
+@pytest.fixture(params=["archives", "folders"])
+def labelled(request: pytest.FixtureRequest, tmp_path: Path) -> dict:
+    """The config of a sound set of the classes 'ant', 'bee' and 'cow'."""
+    root = archives.make_archives(tmp_path / "archives")
+    if request.param == "folders":
+        root = tmp_path / "folders"
+        unpack_images(tmp_path / "archives", root)
+    return dict(type="LabelledImages", data_root=str(root), split="train")
+
+
+def without(config: dict, key: str) -> dict:
+    return {k: v for k, v in config.items() if k != key}
+
+
+def test_sound_labelled_images_pass(labelled: dict) -> None:
+    for more in ({}, {"split": "test"}, {"metainfo": dict(classes=("a", "b", "c"))}):
+        check_dataset(labelled | more, option=OPTION, num_classes={"model.head.num_classes": 3})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c | {"data_root": "nowhere"}, r"data set nowhere does not exist .*\.data_root"),
+        (
+            lambda c: c | {"split": "val"},
+            r"^train_dataloader\.dataset: .* neither a folder val nor",
+        ),
+        (lambda c: without(c, "split"), r"dataset\.split is not set: LabelledImages needs it"),
+        (
+            lambda c: c | {"metainfo": dict(classes=("cow", "ant", "bee"))},
+            r"^train_dataloader\.dataset: .* in another order, which would exchange them: give",
+        ),
+        (lambda c: c | {"metainfo": dict(classes=("a",))}, r"has 3 classes, but 1 names are given"),
+        (lambda c: c | {"metainfo": dict(classes="ant")}, r"metainfo\.classes is the string 'ant'"),
+    ],
+)
+def test_bad_configs_of_labelled_images(
+    labelled: dict, change: Callable[[dict], dict], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_dataset(change(labelled), option=OPTION)
+
+
+def test_labelled_images_against_the_head(labelled: dict) -> None:
+    with pytest.raises(UserError, match=r"head\.num_classes=2 contradicts .* 3 classes \('ant', "):
+        check_dataset(labelled, option=OPTION, num_classes=HEAD)
+
+
+def test_images_that_cannot_be_read(tmp_path: Path) -> None:
+    packed = archives.make_archives(tmp_path / "packed")
+    unpack_images(packed, tmp_path / "out")
+    truncate(tmp_path / "out" / "train" / "cow" / "00001.jpg")
+    config = dict(type="LabelledImages", data_root=str(tmp_path / "out"), split="train")
+    with pytest.raises(UserError, match=r"1 of the 5 images in .*/train cannot .*\n .*cow/00001\."):
+        check_dataset(config, option=OPTION)
+    images = [archives.encode(0), archives.encode(1)[:-30]]
+    archives.replace(packed / "insects_train.npz", **archives.pack(images, [0, 1]))
+    with pytest.raises(UserError, match=r"image 1 of .*insects_train\.npz cannot be read"):
+        check_dataset(config | {"data_root": str(packed)}, option=OPTION)
+    truncate(packed / "insects_train.npz")
+    with pytest.raises(UserError, match=r"insects_train\.npz is not a whole npz archive"):
+        check_dataset(config | {"data_root": str(packed)}, option=OPTION)
+
+
+def test_real_archives_pass_in_seconds(test_data: Path) -> None:
+    started = time.process_time()
+    for split in ("train", "val"):
+        dataset = dict(
+            type="LabelledImages", data_root=str(test_data / "tinyimagenet100"), split=split
+        )
+        check_dataset(dataset, option=OPTION, num_classes=100)
+    assert time.process_time() - started < 5
+
+
+# Two sets whose labels must mean the same
+
+
+def agree(train: dict, val: dict) -> None:
+    check_classes_agree({"train_dataloader.dataset": train, "val_dataloader.dataset": val})
+
+
+def remove_a_class(val: Path) -> None:
+    (val / "bee").rename(val.parent / "bee")
+
+
+def add_a_class(val: Path) -> None:
+    (val / "fly").mkdir()
+
+
+def rename_a_class(val: Path) -> None:
+    (val / "bee").rename(val / "bees")
+
+
+@pytest.mark.parametrize("kind", ["LabelledImages", "CustomDataset", "archive and folders"])
+@pytest.mark.parametrize(
+    ("damage", "difference"),
+    [
+        (remove_a_class, r"lacks the 1 class \('bee'\)"),
+        (add_a_class, r"has the 1 class \('fly'\)"),
+        (rename_a_class, r"lacks the 1 class \('bee'\) and has the 1 class \('bees'\)"),
+    ],
+)
+def test_classes_of_two_splits(
+    tmp_path: Path, kind: str, damage: Callable[[Path], None], difference: str
+) -> None:
+    root = tmp_path / "out"
+    packed = archives.make_archives(tmp_path / "packed")
+    unpack_images(packed, root)
+    if kind == "CustomDataset":
+        train = dict(type="CustomDataset", data_root=str(root), data_prefix="train")
+        val = train | {"data_prefix": "test"}
+    else:
+        train = dict(type="LabelledImages", data_root=str(root), split="train")
+        val = train | {"split": "test"}
+    if kind == "archive and folders":
+        train["data_root"] = str(packed)
+    agree(train, val)
+    agree(train, dict(type="RepeatDataset", times=2, dataset=val))
+    damage(root / "test")
+    with pytest.raises(UserError) as caught:
+        agree(train, val)
+    assert re.match(
+        rf"val_dataloader\.dataset {difference}, other than train_dataloader\.dataset, so that "
+        r"labels would not agree: make a folder for each class in both",
+        str(caught.value),
+    )
+    with pytest.raises(UserError, match=r"^val_dataloader\.dataset\.dataset lacks|has"):
+        agree(train, dict(type="RepeatDataset", times=2, dataset=val))
+
+
+def test_classes_of_two_archives(tmp_path: Path) -> None:
+    packed = archives.make_archives(tmp_path / "packed")
+    train = dict(type="LabelledImages", data_root=str(packed), split="train")
+    val = train | {"split": "test"}
+    agree(train, val)
+    archives.replace(packed / "insects_test.npz", classes=np.array(["bee", "ant", "cow"]))
+    with pytest.raises(UserError, match=r"has the classes of train_.* in another order, so that"):
+        agree(train, val)
+    archives.replace(packed / "insects_test.npz", classes=None)  # nothing to compare with
+    agree(train, val)
+
+
+def test_lists_have_the_numbers_themselves(folders: dict) -> None:
+    """A class may then be missing, as most are in the first images of ImageNet."""
+    val = folders | {"data_prefix": "val", "ann_file": "meta/val.txt"}
+    root = Path(folders["data_root"])
+    (root / "val").mkdir()
+    (root / "train" / "bee" / "0.png").rename(root / "val" / "0.png")
+    (root / "meta" / "val.txt").write_text("0.png 1\n")
+    for option, dataset in (("train_dataloader.dataset", folders), ("val_dataloader.dataset", val)):
+        check_dataset(dataset, option=option, num_classes=HEAD)
+    agree(folders, val)
+    agree(folders | LIST, folders | {"with_label": False})
+    agree(dict(type="CIFAR10", data_root="not/fetched"), folders)
 
 
 def test_importing_needs_no_mmdet(root: Path) -> None:

@@ -1,54 +1,28 @@
 """Archives of encoded images become folders, byte for byte, or nothing is written."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
 
+import archives
 import numpy as np
 import pytest
+from archives import CLASSES, LABELS, encode, make_archives, pack
 from PIL import Image
 
-from halvit_mm.datasets.image_archive import unpack_images
+from halvit_mm.datasets.image_archive import read_classes, unpack_images
 from halvit_mm.errors import UserError
-
-CLASSES = ("ant", "bee", "cow")
-LABELS = dict(train=[2, 0, 0, 2, 0], test=[0, 1])
-
-
-def encode(number: int, kind: str = "jpeg") -> bytes:
-    """A picture of noise that no other number gives."""
-    pixels = np.random.default_rng(number).integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def pack(images: list[bytes], labels: list[int]) -> dict[str, np.ndarray]:
-    return dict(
-        data=np.frombuffer(b"".join(images), np.uint8),
-        off=np.cumsum([0, *map(len, images)]),
-        label=np.array(labels, dtype=np.int16),
-        classes=np.array(CLASSES),
-    )
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """The archives of two splits; image i of a split is ``encode(i)``."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for split, labels in LABELS.items():
-        images = [encode(i) for i in range(len(labels))]
-        np.savez(folder / f"insects_{split}.npz", **pack(images, labels))
-    return folder
+    """The archives of two splits."""
+    return make_archives(tmp_path / "source")
 
 
 def replace(source: Path, **arrays: object) -> None:
     """Changes arrays of the archive of the training images; None removes one."""
-    file = source / "insects_train.npz"
-    content = dict(np.load(file)) | arrays
-    np.savez_compressed(file, **{k: v for k, v in content.items() if v is not None})
+    archives.replace(source / "insects_train.npz", **arrays)
 
 
 def files(folder: Path) -> set[str]:
@@ -86,7 +60,7 @@ def test_mmpretrain_reads_what_is_written(source: Path, tmp_path: Path) -> None:
 def test_one_archive_with_png_and_given_names(source: Path, tmp_path: Path) -> None:
     images = [encode(0, "png"), encode(1, "jpeg"), encode(2, "png")]
     replace(source, **pack(images, [1, 1, 0]) | dict(classes=None))
-    with pytest.raises(UserError, match=r"train\.npz names no classes: give their names with --cl"):
+    with pytest.raises(UserError, match=r"train\.npz names no classes: give their names \(--cl"):
         unpack_images(source / "insects_train.npz", tmp_path / "out")
     unpack_images(source / "insects_train.npz", tmp_path / "out", classes=["x", "y"])
     assert files(tmp_path / "out") == {
@@ -94,6 +68,48 @@ def test_one_archive_with_png_and_given_names(source: Path, tmp_path: Path) -> N
         "train/y/00001.jpg",
         "train/x/00000.png",
     }
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["cow", "ant", "bee"],
+            r"in another order, .*: give them in the order 'ant', 'bee', 'cow'$",
+        ),
+        (["x", "y"], r"train\.npz has 3 classes, but 2 names are given: give one for each class"),
+        ("xyz", r"metainfo\.classes is the string 'xyz': write a tuple"),
+    ],
+)
+def test_given_names_must_fit_the_archives_own(
+    source: Path, tmp_path: Path, names: list[str] | str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        unpack_images(source / "insects_train.npz", tmp_path / "out", classes=names)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_people_read_go_along(source: Path, tmp_path: Path) -> None:
+    replace(source, names=np.array(["Ameise, Formicidae", "Biene", "Kuh"]))
+    unpack_images(source, tmp_path / "out")
+    expected = "ant\tAmeise, Formicidae\nbee\tBiene\ncow\tKuh\n"
+    assert (tmp_path / "out" / "words.txt").read_text() == expected
+
+
+def test_trailing_bytes_of_cameras_are_no_fault(source: Path, tmp_path: Path) -> None:
+    images = [encode(0) + b"\0" * 20, encode(1) + b"\0" * 200]
+    replace(source, **pack(images, [0, 1]))
+    unpack_images(source / "insects_train.npz", tmp_path / "out")
+    assert (tmp_path / "out" / "train" / "bee" / "00000.jpg").read_bytes() == images[1]
+
+
+def test_classes_alone_are_read_from_an_archive(source: Path) -> None:
+    assert read_classes(source / "insects_train.npz") == CLASSES
+    replace(source, classes=None)
+    assert read_classes(source / "insects_train.npz") is None
+    cut_off(source)
+    with pytest.raises(UserError, match="is not a whole npz archive"):
+        read_classes(source / "insects_train.npz")
 
 
 def cut_off(source: Path) -> None:
@@ -134,6 +150,14 @@ def cut_image(source: Path) -> None:
     replace(source, **pack(images, [0, 0, 0]))
 
 
+def no_image(source: Path) -> None:
+    replace(source, **pack([encode(0), b"<html>404 Not Found</html>"], [0, 0]))
+
+
+def bitmap(source: Path) -> None:
+    replace(source, **pack([encode(0), encode(1), encode(2, "bmp")], [0, 0, 0]))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -167,7 +191,14 @@ def cut_image(source: Path) -> None:
         (lambda s: replace(s, classes=np.array(["a", "../b", "c"])), r"class '\.\./b' .* cannot"),
         (lambda s: replace(s, classes=np.array(["a", "b", "b"])), r"two classes .* the same name"),
         (lambda s: replace(s, classes=np.array(["a", "b", "c"])), r"has other classes than the"),
-        (cut_image, r"image 1 of .*insects_train\.npz is no whole JPEG or PNG file"),
+        (cut_image, r"image 1 of .*insects_train\.npz cannot be read \(.* truncated.*\): fetch"),
+        (
+            no_image,
+            r"image 1 of .*insects_train\.npz cannot be read \(cannot identify image file\)",
+        ),
+        (bitmap, r"image 2 of .*insects_train\.npz is neither JPEG nor PNG"),
+        (lambda s: replace(s, off=np.array([], int)), r"contradicts itself: `off` must rise"),
+        (lambda s: replace(s, names=np.array(["a"])), r"3 classes have 1 `names`; fetch it anew"),
     ],
 )
 def test_bad_archives_leave_nothing(source: Path, tmp_path: Path, spoil, message: str) -> None:

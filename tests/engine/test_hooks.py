@@ -1,5 +1,7 @@
 """The guard against checkpoints that do not fit, and the progress of evaluations."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -8,9 +10,12 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from tiny_runs import detector_config
 from torch import nn
 
+from halvit_mm.analysis.weightless import build_without_weights
 from halvit_mm.engine import CheckpointGuardHook
+from halvit_mm.engine.config_errors import load_config
 from halvit_mm.errors import UserError
 
 
@@ -111,6 +116,37 @@ def test_bare_weights_cannot_be_resumed_from(tmp_path):
     runner = runner_of(tmp_path, model, GUARD, load_from=path, resume=True)
     with pytest.raises(UserError, match=r"c\.pth: only weights, no state of a training to resume"):
         runner.load_or_resume()
+
+
+def test_a_detectors_new_head(tmp_path):
+    """Boxes and features load, only the layer that tells classes apart starts anew."""
+    cfg = load_config(detector_config(tmp_path / "config.py", tmp_path))
+    trained = build_without_weights(cfg).to_empty(device="cpu")
+    cfg.merge_from_dict({"model.bbox_head.num_classes": 3, "load_from": "c.pth"})
+    model = build_without_weights(cfg).to_empty(device="cpu")
+    runner = SimpleNamespace(cfg=cfg, model=model, logger=MMLogger.get_current_instance())
+    checkpoint = {"state_dict": dict(trained.state_dict())}
+    with pytest.raises(UserError, match=r"is for 2 classes, model\.bbox_head\.num_classes=3; give"):
+        CheckpointGuardHook().after_load_checkpoint(runner, checkpoint)
+    assert checkpoint["state_dict"].keys() == trained.state_dict().keys()
+    CheckpointGuardHook(new_head=True).after_load_checkpoint(runner, checkpoint)
+    left_out = trained.state_dict().keys() - checkpoint["state_dict"].keys()
+    assert left_out == {"bbox_head.retina_cls.weight", "bbox_head.retina_cls.bias"}
+
+
+def test_a_new_head_does_not_excuse_the_rest(tmp_path):
+    cfg = load_config(detector_config(tmp_path / "config.py", tmp_path))
+    model = build_without_weights(cfg).to_empty(device="cpu")
+    runner = SimpleNamespace(cfg=cfg, model=model, logger=MMLogger.get_current_instance())
+    heads = {k: v for k, v in model.state_dict().items() if k.startswith("bbox_head")}
+    with pytest.raises(UserError, match="the checkpoint does not fit the model, less than 95%"):
+        CheckpointGuardHook(new_head=True).after_load_checkpoint(runner, {"state_dict": heads})
+
+
+def test_a_new_head_needs_classes(tmp_path):
+    runner = runner_of(tmp_path, Model(), load_from="c.pth")
+    with pytest.raises(UserError, match="--new-head: the config's model has no num_classes"):
+        CheckpointGuardHook(new_head=True).after_load_checkpoint(runner, {"state_dict": {}})
 
 
 def test_it_acts_before_the_ema_hook_loads(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tiny_runs import classifier_config, detector_config, make_coco, make_folder
 
 from halvit_mm.checkpoints import read_state_dict
 from halvit_mm.checkpoints.publish import publish
-from halvit_mm.engine import launch
+from halvit_mm.engine import launch, mixed_precision, processes
 from halvit_mm.engine.config_errors import load_config
 from halvit_mm.errors import UserError
 
@@ -83,6 +84,16 @@ def test_last_checkpoint_after_a_kill_while_saving(tmp_path):
     assert launch.last_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"
 
 
+def test_last_checkpoint_is_the_one_of_most_iterations(tmp_path):
+    iterations = {"epoch_3.pth": 300, "iter_250.pth": 250, "mid_epoch.pth": 350, "other.pth": 999}
+    for name, iteration in iterations.items():
+        torch.save({"meta": dict(iter=iteration)}, tmp_path / name)
+    write(tmp_path, "iter_900.pth")  # without a number inside
+    assert launch.last_checkpoint(tmp_path) == tmp_path / "mid_epoch.pth"
+    (tmp_path / "mid_epoch.pth").unlink()
+    assert launch.last_checkpoint(tmp_path) == tmp_path / "epoch_3.pth"
+
+
 # Classifiers
 
 
@@ -117,6 +128,90 @@ def test_classifier_with_mirror_images_and_pictures(tmp_path, folders, classifie
     cfg = classifier(tmp_path, folders)
     launch.test(cfg, checkpoint, work_dir=work, show_dir=str(tmp_path / "pictures"))
     assert len(list((tmp_path / "pictures").iterdir())) == 8
+
+
+# Other classes
+
+
+@pytest.fixture(scope="module")
+def three_classes(tmp_path_factory) -> Path:
+    """Images of one class more."""
+    folder = make_folders(tmp_path_factory.mktemp("three") / "data")
+    shutil.copytree(folder / "light", folder / "middle")
+    return folder
+
+
+def of_three_classes(path: Path, folders: Path, **options):
+    counts = {"model.head.num_classes": 3, "data_preprocessor.num_classes": 3}
+    return classifier(path, folders, **counts, **options)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda cfg, checkpoint, **work: launch.train(cfg, load_from=checkpoint, **work),
+        lambda cfg, checkpoint, **work: launch.train(
+            cfg, load_from=checkpoint, allow_partial=True, **work
+        ),
+        lambda cfg, checkpoint, **work: launch.train(cfg, resume=checkpoint, **work),
+        lambda cfg, checkpoint, **work: launch.test(cfg, checkpoint, allow_partial=True, **work),
+    ],
+    ids=["load", "load in part", "resume", "test"],
+)
+def test_a_checkpoint_for_other_classes_is_refused(tmp_path, three_classes, classified, run):
+    """Although its head is less than 1% of the parameters."""
+    cfg = of_three_classes(tmp_path, three_classes)
+    with pytest.raises(UserError) as caught:
+        run(cfg, str(classified[0]), work_dir=str(tmp_path))
+    assert str(caught.value) == (
+        f"{classified[0]}: the checkpoint is for 2 classes, model.head.num_classes=3; give one for "
+        "the same classes, or train from it with --load-from FILE --new-head, which starts the "
+        "layers that tell classes apart anew"
+    )
+
+
+@pytest.mark.parametrize("from_config", [False, True])
+def test_a_new_head_on_old_weights(tmp_path, three_classes, classified, capsys, from_config):
+    checkpoint = str(classified[0])
+    options = {"train_cfg.max_epochs": 1, "optim_wrapper.optimizer.lr": 0.0}
+    cfg = of_three_classes(tmp_path, three_classes, **options)
+    if from_config:  # and with averages, which start from the checkpoint's
+        cfg.load_from = checkpoint
+        cfg.custom_hooks = [dict(type="EMAHook")]
+    given = None if from_config else checkpoint
+    runner = launch.train(cfg, work_dir=str(tmp_path), load_from=given, new_head=True)
+    weights = read_state_dict(checkpoint)
+    for name, value in runner.model.state_dict().items():
+        if name.startswith("head"):
+            assert len(value) == 3
+        else:
+            assert torch.equal(value, weights[name])
+    output = capsys.readouterr().out
+    assert "--new-head: 2 tensors start anew, head.fc.weight, head.fc.bias" in output
+    assert f"100.0% of the parameters: loaded {len(weights) - 2} tensors, resized 0" in output
+
+
+def test_a_new_head_for_as_many_classes(tmp_path, folders, classified):
+    checkpoint = str(classified[0])
+    cfg = classifier(tmp_path, folders, **{"train_cfg.max_epochs": 1})
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    runner = launch.train(cfg, work_dir=str(tmp_path), load_from=checkpoint, new_head=True)
+    head = "head.fc.weight"
+    assert not torch.equal(runner.model.get_parameter(head), read_state_dict(checkpoint)[head])
+
+
+def test_what_is_started_from_is_said_once(tmp_path, folders, classified):
+    checkpoint, work = str(classified[0]), dict(work_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"--load-from a\.pth and --resume b\.pth: give one"):
+        launch.train(classifier(tmp_path, folders), load_from="a.pth", resume="b.pth", **work)
+    with pytest.raises(UserError, match="--new-head needs --load-from FILE"):
+        launch.train(classifier(tmp_path, folders), new_head=True, **work)
+    # A job that may be started again: from the weights first, then from where it was.
+    again = dict(load_from=checkpoint, new_head=True, resume="auto", **work)
+    one = {"train_cfg.max_epochs": 1, "default_hooks.checkpoint.interval": 1}
+    launch.train(classifier(tmp_path, folders, **one), **again)
+    runner = launch.train(classifier(tmp_path, folders, **one), **again)
+    assert runner.iter == 2 and runner.cfg.load_from == str(tmp_path / "epoch_1.pth")
 
 
 # Detectors
@@ -219,10 +314,10 @@ def test_auto_scale_lr(tmp_path, coco, monkeypatch):
         launch.train(cfg, work_dir=str(tmp_path), auto_scale_lr=True)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_mixed_precision_needs_a_gpu(tmp_path, coco):
-    with pytest.raises(UserError, match="--amp needs a GPU"):
-        launch.train(detector(tmp_path, coco), work_dir=str(tmp_path), amp=True)
+def test_mixed_precision_is_checked_before_training(tmp_path, coco, monkeypatch):
+    monkeypatch.setattr(mixed_precision, "get_device", lambda: "cpu")
+    with pytest.raises(UserError, match="--amp float16 needs a GPU and there is none"):
+        launch.train(detector(tmp_path, coco), work_dir=str(tmp_path), amp="float16")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +332,7 @@ def test_mixed_precision_needs_a_gpu(tmp_path, coco):
 )
 def test_outputs_are_checked_before_testing(tmp_path, coco, trained, monkeypatch, options, reason):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "get_device", lambda: "cpu")
+    monkeypatch.setattr(processes, "get_device", lambda: "cpu")
     with pytest.raises(UserError, match=reason):
         launch.test(detector(tmp_path, coco), str(trained), work_dir="work", **options)
 

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from archives import make_archives
+from mmengine.config import ConfigDict
 from tiny_runs import classifier_config, detector_config, make_coco, make_folders
 
 from halvit_mm.engine.config_errors import load_config
@@ -102,3 +104,56 @@ def test_labels_of_mixed_images_are_as_long_as_there_are_classes(tmp_path):
         preflight(cfg, mode="train")
     cfg.data_preprocessor.num_classes = 2
     preflight(cfg, mode="train")
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A classifier's config with folders of two classes for training and for validation."""
+    cfg = load_config(classifier_config(tmp_path / "config.py", tmp_path / "train"))
+    cfg.work_dir = str(tmp_path / "work")
+    for split in ("train", "val"):
+        make_folders(tmp_path / split, images=2)
+        cfg[f"{split}_dataloader"].dataset.data_root = str(tmp_path / split)
+    preflight(cfg, mode="train")
+    return cfg
+
+
+def remove(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda val: (val / "dark").rename(val / "dusk"), r"lacks the 1 class \('dark'\) and has "),
+        (lambda val: remove(val / "dark"), r"num_classes=2 contradicts val_.* 1 class \('light'\)"),
+        (lambda val: (val / "dark/dark_1.png").write_bytes(b""), r"(?s)1 of the 4 .*: empty file"),
+        (lambda val: val.rename(val.parent / "away"), r"/val does not exist: correct val_data"),
+    ],
+)
+def test_validation_sets_are_compared_with_the_training_set(classifier, tmp_path, damage, message):
+    damage(tmp_path / "val")
+    with pytest.raises(UserError, match=message):
+        preflight(classifier, mode="train")
+
+
+def test_a_data_set_of_ours_and_its_head(classifier, tmp_path):
+    """Missing, and of another number of classes than head and mixed labels."""
+    make_archives(tmp_path / "packed")
+    for split, name in (("train", "train"), ("val", "test")):
+        classifier[f"{split}_dataloader"].dataset = ConfigDict(
+            type="LabelledImages", data_root=str(tmp_path / "packed"), split=name
+        )
+    with pytest.raises(UserError, match=r"^model\.head\.num_classes=2 contradicts train_data"):
+        preflight(classifier, mode="train")
+    classifier.model.head.num_classes = 3
+    preflight(classifier, mode="train")
+    classifier.model.train_cfg = dict(augments=dict(type="Mixup", alpha=0.2))
+    with pytest.raises(UserError, match=r"^data_preprocessor\.num_classes=2 contradicts train_da"):
+        preflight(classifier, mode="train")
+    classifier.data_preprocessor.num_classes = 3
+    (tmp_path / "packed" / "insects_test.npz").unlink()
+    with pytest.raises(UserError, match=r"^val_dataloader\.dataset: .*neither a folder test nor"):
+        preflight(classifier, mode="train")

@@ -66,6 +66,23 @@ def test_two_processes_train_one_model(tmp_path, root, config):
 
 
 @pytest.mark.full
+def test_two_machines_train_one_model(tmp_path, root, config):
+    """Here both are this one; each starts one of the two processes."""
+    command = ["bash", root / "tools/dist_train.sh", config, "1", "--work-dir", "work"]
+    options = ["--cfg-options", "train_cfg.max_epochs=1", "model.test_cfg.score_thr=0.0"]
+    env = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "PORT": free_port()}
+    env["CUDA_VISIBLE_DEVICES"] = ""
+    nodes = [start([*command, *options], tmp_path, NODE_RANK=str(i), **env) for i in range(2)]
+    try:
+        (output, errors), _ = [node.communicate(timeout=500) for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert "Epoch(train) [1][1/1]" in output
+
+
+@pytest.mark.full
 def test_two_processes_test_as_one_does(tmp_path, root, config):
     options = ["--cfg-options", "train_cfg.max_epochs=1", "model.test_cfg.score_thr=0.0"]
     train = [sys.executable, root / "tools/train.py", config, "--work-dir", "work"]

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from halvit_mm.errors import UserError
@@ -60,7 +62,7 @@ def test_table_of_a_detector():
         "iterations": "40",
         "final loss": "1.000",
         "box AP, last / best": "0.375 / 0.375",
-        "box AP50, last / best": "0.5 / 0.75",
+        "box AP50, last / best": "0.500 / 0.750",
     }
 
 
@@ -75,6 +77,44 @@ def test_table_of_different_runs_has_gaps():
     assert "mask AP, last / best" not in rows[0]
 
 
+def seeds() -> list[Run]:
+    """Two seeds of one model, the second one twice as fast, and another model."""
+
+    def one(name: str, top1: float, seconds: float, *, epochs: int = 2) -> Run:
+        per_second = series(*[32 / seconds] * 4)
+        train = dict(time=series(*[seconds] * 4), images_per_second=per_second)
+        val = {"accuracy/top1": series(top1 - 1, top1, every=20)}
+        return Run(name=name, train=train, val=val, iterations_per_epoch=40 / epochs)
+
+    return [one("vit_seed0", 62.5, 0.5), one("vit_seed1", 65, 0.25), one("cnn_s0", 70, 1, epochs=4)]
+
+
+def test_seeds_of_a_model_share_a_row():
+    vit, cnn = cells(table(seeds(), by_seed=True))
+    assert vit == {
+        "run": "vit",
+        "seeds": "2",
+        "epochs": "2",
+        "iterations": "40",
+        "top-1 (%), last / best": "63.75 ± 1.25 / 63.75 ± 1.25",
+        "s / iteration": "0.375",
+        "images / s": "96.0",
+        "training time": "0:00:15",
+    }
+    assert (cnn["run"], cnn["seeds"], cnn["epochs"]) == ("cnn", "1", "4")
+    assert cnn["top-1 (%), last / best"] == "70.00 / 70.00"
+    assert [row["run"] for row in cells(table(seeds()))] == ["vit_seed0", "vit_seed1", "cnn_s0"]
+
+
+def test_a_seed_without_a_result_leaves_no_mean_of_the_others():
+    first, second, _ = seeds()
+    shorter = replace(second, val={}, train=dict(time=series(0.25)))
+    (row,) = cells(table([first, shorter], by_seed=True))
+    assert "top-1 (%), last / best" not in row
+    assert (row["iterations"], row["epochs"]) == ("10–40", "0.5–2")
+    assert row["s / iteration"] == "0.375"
+
+
 def test_long_times_are_given_in_hours():
     run = Run(
         name="long",
@@ -87,14 +127,15 @@ def test_long_times_are_given_in_hours():
 
 def test_every_quantity_gets_a_panel(tmp_path):
     heights = []
-    for more in ({}, dict(memory=series(1)), dict(memory=series(1), time=series(1))):
+    memory, time, speed = dict(memory=series(1)), dict(time=series(1)), series(1)
+    for more in ({}, memory, memory | time, memory | time | dict(images_per_second=speed)):
         plot([detector(**more)], tmp_path / "curves.png")
         with Image.open(tmp_path / "curves.png") as picture:
             assert picture.format == "PNG"
             assert picture.width == 1500
             heights.append(picture.height)
-    # Loss, boxes, lr; and memory, in the fourth place of a grid of two columns; and time.
-    assert heights[0] == heights[1] < heights[2]
+    # Loss, boxes, lr; and memory, in the fourth place of a grid of two columns; time; throughput.
+    assert heights[0] == heights[1] < heights[2] == heights[3]
 
 
 def test_every_run_has_its_colour(tmp_path):
@@ -115,6 +156,59 @@ def test_curves_follow_the_data(tmp_path):
     assert by_epoch == picture(detector())
     assert by_epoch != picture(detector(per_epoch=None))
     assert by_epoch != picture(detector(per_epoch=10))
+
+
+def test_the_axis_can_count_epochs_iterations_or_hours(tmp_path, monkeypatch):
+    for x, ends in dict(epochs=(2, 4), iterations=(40, 40), hours=(20 / 3600, 40 / 3600)).items():
+        figure = draw(seeds()[::2], tmp_path, monkeypatch, x=x)
+        panel = next(axes for axes in figure.axes if axes.get_ylabel() == "accuracy (%)")
+        assert panel.get_xlabel() == dict(epochs="epoch", iterations="iteration").get(
+            x, "hours of training"
+        )
+        np.testing.assert_allclose([line.get_xdata()[-1] for line in panel.lines], ends)
+
+
+def test_seeds_of_a_model_share_a_colour(tmp_path, monkeypatch):
+    figure = draw(seeds(), tmp_path, monkeypatch, by_seed=True)
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "accuracy (%)")
+    colours = [line.get_color() for line in panel.lines]
+    assert colours[0] == colours[1] != colours[2]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["vit", "cnn"]
+
+
+def draw(runs: list[Run], folder: Path, monkeypatch, **options) -> Figure:
+    """The figure that `plot` saves."""
+    saved = []
+    save = Figure.savefig
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k))
+        )
+        plot(runs, folder / "curves.png", **options)
+    return saved[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        ("epochs", "--x epochs: b was trained by iterations; take --x iterations or hours"),
+        ("hours", "--x hours: the log of b has no times; take --x epochs or iterations"),
+    ],
+)
+def test_an_axis_that_a_run_does_not_count(tmp_path, x, match):
+    other = replace(detector("b", per_epoch=None))
+    with pytest.raises(UserError, match=match):
+        plot([detector("a", time=series(1)), other], tmp_path / "curves.png", x=x)
+    assert not (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize("length", [3, 30, 60])
+def test_the_names_fit_into_the_picture(tmp_path, length):
+    runs = [detector(f"{i}_{('halvit_' * 9)[: length - 2]}") for i in range(5)]
+    plot(runs, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        pixels = np.array(picture.convert("L"))
+    assert (pixels[:, :8] == 255).all() and (pixels[:, -8:] == 255).all()
 
 
 def test_long_curves_are_smoothed_and_short_ones_are_not(tmp_path):
@@ -173,7 +267,7 @@ def test_the_command(root, tmp_path):
         log.parent.mkdir(parents=True)
         log.write_text('{"loss": 1.5, "lr": 0.1, "time": 0.2, "iter": 10, "step": 10}\n')
     done = subprocess.run(
-        [sys.executable, root / "tools/analyze_run.py", "a", "b"],
+        [sys.executable, root / "tools/analyze_run.py", "a", "b", "--markdown", "new/table.md"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -183,6 +277,7 @@ def test_the_command(root, tmp_path):
     assert [row["run"] for row in cells(text)] == ["a", "b"]
     assert last == f"curves: {Path('a', 'curves.png')}"
     assert (tmp_path / "a" / "curves.png").exists()
+    assert (tmp_path / "new" / "table.md").read_text() == text + "\n"
 
 
 def test_drawing_is_not_loaded_with_the_package_and_opens_no_windows(root, tmp_path):

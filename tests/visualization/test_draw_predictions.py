@@ -270,7 +270,7 @@ def test_damaged_predictions(tiny, content):
         (dict(a=1), "not a list of dicts"),
         ([1, 2], "not a list of dicts"),
         ([], "no predictions in it"),
-        ([dict(img_id=1, pred_label=3)], "no boxes in it"),
+        ([dict(img_id=1, pred_label=3)], "neither boxes nor classes in it"),
     ],
 )
 def test_predictions_of_another_kind(tiny, samples, match):

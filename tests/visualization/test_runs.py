@@ -13,7 +13,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from halvit_mm.errors import UserError
-from halvit_mm.visualization import read_run, read_runs
+from halvit_mm.visualization import Run, read_run, read_runs
+from halvit_mm.visualization.runs import group_seeds
 
 
 def write_log(work_dir: Path, start: str, lines: list[dict | str]) -> Path:
@@ -270,3 +271,81 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path):
         write_log(folder, "20250101_000000", [train_line(10)])
     names = [run.name for run in read_runs(folders)]
     assert names == [str(folders[0]), str(folders[1]), "other"]
+
+
+def test_a_training_resumed_within_an_epoch_keeps_what_came_before(tmp_path):
+    old = [train_line(10 * i, 1 + (i - 1) // 5, loss=1.0) for i in range(1, 9)]
+    write_log(tmp_path, "20250101_000000", old)  # epochs of 50 iterations, killed after 80
+    new = write_log(tmp_path, "20250102_000000", [train_line(70, 2, loss=2.0)])
+    write_surroundings(new, None, "load checkpoint\nresumed epoch: 1, iter: 64\n")
+    loss = read_run(tmp_path).train["loss"]
+    assert loss.iterations.tolist() == [10, 20, 30, 40, 50, 60, 70]
+    assert loss.values.tolist() == [1, 1, 1, 1, 1, 1, 2]
+
+
+def write_surroundings(log: Path, config: str | None, text: str | None) -> None:
+    """Writes what mmengine leaves beside a log: the config, and what it printed."""
+    start = log.parents[1]
+    if config is not None:
+        (log.parent / "config.py").write_text(config)
+    if text is not None:
+        (start / f"{start.name}.log").write_text(text)
+
+
+def test_throughput_counts_the_images_of_all_processes(tmp_path):
+    first = write_log(tmp_path, "20250101_000000", [train_line(10), train_line(20, time=0.25)])
+    write_surroundings(first, "train_dataloader = dict(batch_size=8)", "    GPU number: 2\n")
+    run = read_run(tmp_path)
+    assert run.train["images_per_second"].values.tolist() == [32, 64]
+    assert run.images_per_second == 48
+
+    # Resumed on another machine.
+    second = write_log(tmp_path, "20250102_000000", [train_line(30)])
+    write_surroundings(second, "train_dataloader = dict(batch_size=8)", "    GPU number: 8\n")
+    assert read_run(tmp_path).train["images_per_second"].values.tolist() == [32, 64, 128]
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (None, "GPU number: 2"),
+        ("train_dataloader = dict(batch_size=8)", None),
+        ("train_dataloader = dict(batch_size=8)", "cut off"),
+        ("train_dataloader = dict()", "GPU number: 2"),
+        ("train_dataloader = dict(", "GPU number: 2"),
+        ("import nothing_of_this_name", "GPU number: 2"),
+    ],
+)
+def test_throughput_is_unknown_where_the_number_of_images_is(tmp_path, config, text):
+    write_surroundings(write_log(tmp_path, "20250101_000000", [train_line(10)]), config, text)
+    run = read_run(tmp_path)
+    assert run.images_per_second is None
+    assert run.seconds_per_iteration == 0.5
+
+
+def test_time_in_training_follows_the_speed(tmp_path):
+    lines = [train_line(10, 1, time=0.5), train_line(20, 1, time=0.1), {"top1": 9.0, "step": 1}]
+    write_log(tmp_path, "20250101_000000", [*lines, train_line(30, 2, time=0.2), {"step": 2}])
+    run = read_run(tmp_path)
+    np.testing.assert_allclose(run.seconds_at(np.array([0, 5, 10, 15, 20])), [0, 2.5, 5, 5.5, 6])
+    assert run.training_seconds == pytest.approx(8)
+
+
+def test_what_no_line_tells_takes_the_time_of_the_last_one(tmp_path):
+    lines = [train_line(10, time=0.5), {"top1": 9.0, "step": 14}]
+    write_log(tmp_path, "20250101_000000", lines)
+    assert read_run(tmp_path).training_seconds == pytest.approx(7)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a_seed0", "a_seed1", "b"], {"a": 2, "b": 1}),
+        (["vit_s0", "vit-s12", "vit_seed_3"], {"vit": 3}),
+        (["half/seed0", "half/seed1", "dense/seed0"], {"half": 2, "dense": 1}),
+        (["seed0", "seed1", "vits16", "vit_s"], {"seed0": 1, "seed1": 1, "vits16": 1, "vit_s": 1}),
+    ],
+)
+def test_seeds_are_told_by_the_end_of_the_name(names, expected):
+    runs = [Run(name=name, train={}, val={}, iterations_per_epoch=None) for name in names]
+    assert {name: len(group) for name, group in group_seeds(runs)} == expected
