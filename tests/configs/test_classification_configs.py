@@ -270,7 +270,7 @@ def test_the_learning_rate_falls_until_the_end(name):
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
-    assert min(rates[1:]) == rates[-1]  # the first may be warming up
+    assert min(rates[1:] or rates) == rates[-1]  # the first may be warming up
     assert optimizer.param_groups[0]["lr"] < 0.002 * max(rates)
 
 
