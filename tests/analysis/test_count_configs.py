@@ -49,9 +49,14 @@ def test_every_config(path):
     else:
         assert result.total.parameters < result.dense_twin.total.parameters
         assert result.total.parameters < result.total.naive
-    sizes = dict(cifar10=(32, 32), imagenet=(224, 224), coco=(800, 1333))
-    for word, size in sizes.items():
-        assert word not in path or result.input_size == size
+    sizes = {
+        "configs/cifar10/": (32, 32),
+        "configs/imagenet/": (224, 224),
+        "configs/tinyimagenet/small_": (48, 48),
+        "_coco": (800, 1333),
+    }
+    for part, size in sizes.items():
+        assert part not in path or result.input_size == size
     assert sum(stage.parameters for stage in result.stages) == result.without_head.parameters
     assert sum(stage.macs for stage in result.stages) == result.without_head.macs > 0
 
