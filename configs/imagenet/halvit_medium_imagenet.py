@@ -3,7 +3,6 @@
 _base_ = "halvit_tiny_imagenet.py"
 model = dict(backbone=dict(arch="medium", drop_path_rate=0.1), head=dict(in_channels=768))
 custom_hooks = [
-    dict(type="CheckpointGuardHook"),
-    dict(type="MidEpochCheckpointHook", interval=1000),
+    *_base_.custom_hooks,
     dict(type="EMAHook", momentum=4e-5, priority="ABOVE_NORMAL"),
 ]

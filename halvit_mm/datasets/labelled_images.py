@@ -192,24 +192,29 @@ def folder_names(data_root: str | Path, split: str) -> Sequence[str] | None:
 
 
 def _read_bytes(path: str) -> np.ndarray:
-    try:
-        return np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise UserError(f"{path}: the image cannot be read ({error.strerror})") from error
-
-
-def _decode(encoded: np.ndarray, path: str) -> np.ndarray:
-    """The image (height, width, 3), uint8, blue first.
+    """A whole encoded image; an archive's are looked at once, when it is read.
 
     OpenCV would fill the rest of an image that was cut off with grey.
     """
+    try:
+        encoded = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"{path}: the image cannot be read ({error.strerror})") from error
+    fault = find_fault(encoded.tobytes())
+    if fault is not None:
+        raise _unreadable(path, fault)
+    return encoded
+
+
+def _decode(encoded: np.ndarray, path: str) -> np.ndarray:
+    """The image (height, width, 3), uint8, blue first."""
     import cv2
 
-    fault = find_fault(encoded.tobytes())
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if fault is None else None
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     if image is None:
-        raise UserError(
-            f"{path}: the image cannot be read ({fault or 'it cannot be decoded'}): replace or "
-            "remove it"
-        )
+        raise _unreadable(path, "it cannot be decoded")
     return image
+
+
+def _unreadable(path: str, fault: str) -> UserError:
+    return UserError(f"{path}: the image cannot be read ({fault}): replace or remove it")
