@@ -2,5 +2,7 @@
 
 from .half_resnet import HalfResNet, HalfResNeXt
 from .halvit import HaLViT
+from .mini_deit import MiniDeiT
+from .mini_swin import MiniSwin
 
-__all__ = ["HaLViT", "HalfResNeXt", "HalfResNet"]
+__all__ = ["HaLViT", "HalfResNeXt", "HalfResNet", "MiniDeiT", "MiniSwin"]

@@ -4,29 +4,39 @@ from .attention import MultiHeadAttention
 from .block import LayerScale, TransformerBlock
 from .bottleneck import DenseStage, TiedResNetStage, TiedResNeXtStage
 from .dense import DenseAttention, DenseFFN
+from .features import LayerFeatures
+from .multiplexed import HeadMixer, LocalConv, MultiplexedBlock
 from .norm import LayerNorm2d
-from .position import (
+from .position import adapt_position_embedding, resize_position_embedding
+from .relative_position import (
     DecomposedRelativePosition,
-    adapt_position_embedding,
-    resize_position_embedding,
+    ImageRelativePosition,
+    WindowRelativePosition,
 )
 from .tied import SignedGELU, TiedAttention, TiedFFN
-from .window import window_mask, window_merge, window_partition
+from .window import WindowLayout, window_mask, window_merge, window_partition
 
 __all__ = [
     "DecomposedRelativePosition",
     "DenseAttention",
     "DenseFFN",
     "DenseStage",
+    "HeadMixer",
+    "ImageRelativePosition",
+    "LayerFeatures",
     "LayerNorm2d",
     "LayerScale",
+    "LocalConv",
     "MultiHeadAttention",
+    "MultiplexedBlock",
     "SignedGELU",
     "TiedAttention",
     "TiedFFN",
     "TiedResNeXtStage",
     "TiedResNetStage",
     "TransformerBlock",
+    "WindowLayout",
+    "WindowRelativePosition",
     "adapt_position_embedding",
     "resize_position_embedding",
     "window_mask",

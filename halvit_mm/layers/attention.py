@@ -5,6 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+QKV = tuple[Tensor, Tensor, Tensor]
+
 
 class MultiHeadAttention(nn.Module):
     """Softmax attention over tokens; subclasses say which weights project in and out.
@@ -27,7 +29,7 @@ class MultiHeadAttention(nn.Module):
         self.dim = dim
         self.num_heads = num_heads
 
-    def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_in(self, x: Tensor) -> QKV:
         """Maps tokens (B, N, dim) to queries, keys and values of the same shape."""
         raise NotImplementedError
 
@@ -42,22 +44,50 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None = None,
         rel_pos: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Attends from every token to every token.
+        """Attends from every token to every token: (B, N, dim) → (B, N, dim); see attend()."""
+        return self.attend(self.project_in(x), mask=mask, rel_pos=rel_pos)
+
+    def attend(
+        self,
+        qkv: QKV,
+        *,
+        mask: Tensor | None = None,
+        rel_pos: Callable[[Tensor], Tensor] | None = None,
+        mix_logits: Callable[[Tensor], Tensor] | None = None,
+        mix_weights: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """All that comes after :meth:`project_in`.
 
         Args:
-            x: Tokens (B, N, dim).
+            qkv: Queries, keys and values, each (B, N, dim).
             mask: Boolean, broadcastable to (B, heads, N, N); False hides a key from a query.
-            rel_pos: Turns the queries (B, heads, N, dim / heads) into logits (B, heads, N, N) that
-                are added before the softmax.
+            rel_pos: Turns the queries (B, heads, N, dim / heads) into logits that are added,
+                broadcastable to (B, heads, N, N).
+            mix_logits: Changes the logits (B, heads, N, N) before the mask and the softmax.
+            mix_weights: Changes the attention weights (B, heads, N, N) after the softmax.
 
         Returns:
             Tokens (B, N, dim).
         """
-        q, k, v = (self._split_heads(t) for t in self.project_in(x))
-        if rel_pos is not None:
-            bias = rel_pos(q)
-            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        q, k, v = (self._split_heads(t) for t in qkv)
+        bias = None if rel_pos is None else rel_pos(q)
+        if mix_logits is None and mix_weights is None:
+            if bias is not None:
+                mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            # Fused attention offers no place between the logits, the softmax and the values.
+            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+            if bias is not None:
+                logits = logits + bias
+            if mix_logits is not None:
+                logits = mix_logits(logits)
+            if mask is not None:
+                logits = logits.masked_fill(~mask, float("-inf"))
+            weights = logits.softmax(dim=-1)
+            if mix_weights is not None:
+                weights = mix_weights(weights)
+            x = weights @ v
         return self.project_out(x.transpose(1, 2).flatten(2))
 
     def _split_heads(self, x: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from .attention import QKV
 from .dense import DenseAttention, DenseFFN
-from .position import DecomposedRelativePosition, Size
+from .relative_position import DecomposedRelativePosition
 from .tied import SignedGELU, TiedAttention, TiedFFN
-from .window import window_mask, window_merge, window_partition
+from .window import Size, WindowLayout
 
 
 class LayerScale(nn.Module):
@@ -79,22 +80,25 @@ class TransformerBlock(nn.Module):
                 windows nor relative positions are used.
             size: Height H and width W of the token map.
         """
-        x = x + self.drop_path(self.scale1(self._attend(self.norm1(x), size)))
-        return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))
+        # Queries, keys and values are let go before the feed-forward needs memory.
+        return self._feed_forward(self._attend(x, size)[0])
 
-    def _attend(self, x: Tensor, size: Size) -> Tensor:
-        # A window larger than the map is the map: padding would only cost time.
-        window = (
-            (min(self.window[0], size[0]), min(self.window[1], size[1])) if self.window else size
-        )
-        rel_pos = partial(self.rel_pos, size=window) if self.rel_pos else None
-        if window == size:
-            return self.attn(x, rel_pos=rel_pos)
-        batch = len(x)
-        windows = window_partition(x.unflatten(1, size), window)
-        mask = window_mask(size, window, x.device)
-        if mask is not None:
-            # (nW, keys) → (B · nW, heads, queries, keys)
-            mask = mask.repeat(batch, 1)[:, None, None, :]
-        windows = self.attn(windows, mask=mask, rel_pos=rel_pos)
-        return window_merge(windows, window, size).flatten(1, 2)
+    def forward_with_qkv(self, x: Tensor, size: Size) -> tuple[Tensor, QKV]:
+        """As the block itself, with what attention compares.
+
+        Returns:
+            Tokens (B, N, dim), and queries, keys and values as they are projected, each
+            (windows of all images, tokens of a window, dim).
+        """
+        x, qkv = self._attend(x, size)
+        return self._feed_forward(x), qkv
+
+    def _attend(self, x: Tensor, size: Size) -> tuple[Tensor, QKV]:
+        layout = WindowLayout(size, self.window)
+        qkv = self.attn.project_in(layout.partition(self.norm1(x)))
+        rel_pos = partial(self.rel_pos, size=layout.window) if self.rel_pos else None
+        attended = layout.merge(self.attn.attend(qkv, mask=layout.mask(x), rel_pos=rel_pos))
+        return x + self.drop_path(self.scale1(attended)), qkv
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))

@@ -1,21 +1,26 @@
 """Activation checkpointing that leaves running statistics alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpointed(module: nn.Module, *inputs: Any) -> Tensor:
+def checkpointed(module: nn.Module, *inputs: Any, method: Callable[..., Any] | None = None) -> Any:
     """Runs a module without keeping its activations; the backward pass computes them again.
 
     The second run would move BatchNorm's running statistics a second time. Here it works on copies
     of the module's buffers, so that training with and without checkpointing is the same.
+
+    Args:
+        module: The module.
+        inputs: What it is called with.
+        method: One of the module's methods to call instead of the module.
     """
     return checkpoint(
-        module,
+        method or module,
         *inputs,
         # The re-entrant form would mark a shared weight ready once for each use under DDP.
         use_reentrant=False,

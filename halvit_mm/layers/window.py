@@ -1,5 +1,7 @@
 """Cutting a token map into windows and putting it together again."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,3 +51,101 @@ def window_mask(size: Size, window: Size, device: torch.device) -> Tensor | None
 def window_grid(size: Size, window: Size) -> Size:
     """Number of windows down and across that cover a map."""
     return -(-size[0] // window[0]), -(-size[1] // window[1])
+
+
+class WindowLayout:
+    """How the tokens of a map are divided among windows, also of a map shifted in a circle.
+
+    A window larger than the map is cut to the map: padding would only cost time.
+
+    Args:
+        size: Height H and width W of the map in tokens.
+        window: Height and width of a window; None is one window over the whole map.
+        shift: Rows and columns by which the map moves up and left before it is cut; what leaves it
+            comes in again on the other side.
+        regions: Shift by which tokens are told apart that are neighbours only since the map was
+            shifted; they do not attend to each other. Default: ``shift``. Another value makes sense
+            only where weights have been trained so (see :class:`~halvit_mm.backbones.MiniSwin`).
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        window: Size | None = None,
+        *,
+        shift: Size = (0, 0),
+        regions: Size | None = None,
+    ) -> None:
+        self.size = size
+        self.window = (min(window[0], size[0]), min(window[1], size[1])) if window else size
+        self.shift = shift
+        self.regions = shift if regions is None else regions
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether there is one window, as it is."""
+        return self.window == self.size and not (any(self.shift) or any(self.regions))
+
+    def partition(self, x: Tensor) -> Tensor:
+        """Tokens (B, H · W, C) → windows (B · nW, h · w, C), row-major within an image."""
+        if self.is_whole:
+            return x
+        return self._cut(x.unflatten(1, self.size))
+
+    def merge(self, windows: Tensor) -> Tensor:
+        """Inverse of :meth:`partition`: (B · nW, h · w, C) → (B, H · W, C)."""
+        if self.is_whole:
+            return windows
+        rows, columns = window_grid(self.size, self.window)
+        padded = (rows * self.window[0], columns * self.window[1])
+        x = window_merge(windows, self.window, padded)
+        if any(self.shift):
+            x = x.roll(self.shift, (1, 2))
+        return x[:, : self.size[0], : self.size[1]].flatten(1, 2)
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """What the tokens of :meth:`partition`'s windows may attend to, for each image of a batch.
+
+        Args:
+            x: Tokens (B, H · W, C); B and the device count only.
+
+        Returns:
+            Boolean (B · nW, 1, 1 or h · w, h · w), False where a query does not see a key; None if
+            every window sees all of its tokens.
+        """
+        mask = self._mask(x.device)
+        return None if mask is None else mask.repeat(len(x), 1, 1)[:, None]
+
+    def _mask(self, device: torch.device) -> Tensor | None:
+        """Boolean (nW, 1 or h · w, h · w)."""
+        mask = None
+        rows, columns = window_grid(self.size, self.window)
+        padded = (rows * self.window[0], columns * self.window[1])
+        if padded != self.size:
+            real = torch.ones(1, *self.size, 1, dtype=torch.bool, device=device)
+            mask = self._cut(real)[:, None, :, 0]
+        if any(self.regions):
+            of_rows, of_columns = (
+                _regions(*lengths, device)
+                for lengths in zip(padded, self.window, self.regions, strict=True)
+            )
+            regions = (3 * of_rows[:, None] + of_columns)[None, :, :, None]
+            regions = window_partition(regions, self.window)[..., 0]
+            same = regions[:, :, None] == regions[:, None, :]
+            mask = same if mask is None else same & mask
+        return mask
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) → windows; padding comes before the shift, as in Swin."""
+        (height, width), (h, w) = self.size, self.window
+        if any(self.shift):
+            x = F.pad(x, (0, 0, 0, -width % w, 0, -height % h))
+            x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
+        return window_partition(x, self.window)
+
+
+def _regions(length: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Which of three strips a row of a shifted map lies in (length): tokens that were neighbours
+    before the shift have the same number."""
+    position = torch.arange(length, device=device)
+    return (position >= length - window).long() + (position >= length - shift).long()

@@ -28,7 +28,7 @@ def test_parameter_counts(arch, params):
     model = HaLViT(arch=arch)
     assert count(model) == params
     assert sum(t.numel() for t in model.state_dict().values()) == params
-    dim, depth = model.embed_dims, model.depth
+    dim, depth = model.embed_dims, model.num_layers
     # With a 1000-class head, as the paper counts: 72 d² + 2125 d + 1000 at depth 12.
     assert count(model) + 1000 * dim + 1000 == 6 * depth * dim**2 + 2125 * dim + 1000
 

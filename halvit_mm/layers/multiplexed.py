@@ -1,0 +1,195 @@
+"""MiniViT's weight multiplexing: one block's weights serve several layers, made different again.
+
+Source: Zhang et al., "MiniViT: Compressing Vision Transformers with Weight Multiplexing", CVPR
+2022, and its reference code. The layers that a block serves are its *steps*; the step is an
+argument, so that no block counts its calls. A shared weight is one ``nn.Parameter`` and autograd
+adds the gradients of all steps.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from .attention import QKV
+from .dense import DenseAttention, DenseFFN
+from .relative_position import ImageRelativePosition, WindowRelativePosition
+from .tied import TiedAttention, TiedFFN
+from .window import Size, WindowLayout
+
+
+class HeadMixer(nn.Module):
+    """Mixes attention maps across heads: map ``o`` becomes ``Σ_i weight[o, i] · map i + bias[o]``.
+
+    Source: MiniViT, eq. 6; a 1 × 1 convolution over heads.
+
+    Args:
+        num_heads: Number of heads h.
+        bias: Adds a bias to each head.
+        init_std: Standard deviation of the initial weight.
+
+    Parameters: ``weight (h, h)`` = [out, in], and ``bias (h)``.
+    """
+
+    def __init__(self, num_heads: int, *, bias: bool = False, init_std: float = 0.02) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_heads, num_heads))
+        self.bias = nn.Parameter(torch.zeros(num_heads)) if bias else None
+        nn.init.trunc_normal_(self.weight, std=init_std)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, h, N, M) → (B, h, N, M)."""
+        mixed = (self.weight @ maps.flatten(2)).unflatten(2, maps.shape[2:])
+        return mixed if self.bias is None else mixed + self.bias[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"num_heads={len(self.weight)}, bias={self.bias is not None}"
+
+
+class LocalConv(nn.Module):
+    """Mini-Swin's transformation before the feed-forward: ``n = LN(x)``, ``x ← n + DWConv(n)``.
+
+    It replaces the residual stream by its normalised version, as the reference code does.
+
+    Args:
+        dim: Width of the tokens.
+        kernel_size: Side of the depthwise convolution.
+    """
+
+    def __init__(self, dim: int, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        """Tokens (B, H · W, dim) → (B, H · W, dim)."""
+        x = self.norm(x)
+        maps = x.transpose(1, 2).unflatten(2, size)
+        return x + self.conv(maps).flatten(2).transpose(1, 2)
+
+
+class MultiplexedBlock(nn.Module):
+    """Pre-norm transformer block whose attention and feed-forward serve several layers.
+
+    Step t: ``x ← x + Attn_t(LN1_t(x))``, if asked for ``x ← Local_t(x)``, and
+    ``x ← x + FFN(LN2_t(x))``, where Attn_t mixes heads with matrices of its own before and after
+    the softmax: ``softmax(L_t (q kᵀ / √head_dim + R) ) → M_t · softmax → values``.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Number of heads h; must divide ``dim``.
+        hidden_dim: Width of the feed-forward's hidden layer.
+        steps: Number of layers that the block serves.
+        tied: Which of ``"attn"`` and ``"ffn"`` use each of their weights twice as well, as in
+            HaLViT; the others are dense.
+        transforms: Which parts each step has for itself: ``"norm"`` (both LayerNorms, else shared),
+            ``"mix_logits"`` (L), ``"mix_weights"`` (M), ``"rel_pos"``
+            (:class:`~halvit_mm.layers.ImageRelativePosition`) and ``"local"`` (:class:`LocalConv`);
+            all but the first are absent otherwise.
+        window_rel_pos: Largest window of a :class:`~halvit_mm.layers.WindowRelativePosition` that
+            the steps share; None leaves it out.
+        mixer_bias: Gives the mixers biases, as Mini-Swin's have.
+        drop_path: Probability of dropping a residual branch of a sample in training, for each step.
+        norm_eps: The ε of the two LayerNorms.
+        init_std: Standard deviation of the initial weights of attention and feed-forward.
+
+    Raises:
+        ValueError: ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        *,
+        steps: int,
+        tied: Collection[str] = (),
+        transforms: Collection[str] = ("norm", "mix_logits", "mix_weights"),
+        window_rel_pos: Size | None = None,
+        mixer_bias: bool = False,
+        drop_path: Sequence[float] | None = None,
+        norm_eps: float = 1e-6,
+        init_std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        attention = TiedAttention if "attn" in tied else DenseAttention
+        feed_forward = TiedFFN if "ffn" in tied else DenseFFN
+        self.steps = steps
+
+        def each_step(make: Callable[[], nn.Module], transform: str) -> nn.ModuleList | None:
+            wanted = transform in transforms
+            return nn.ModuleList(make() for _ in range(steps)) if wanted else None
+
+        norm = partial(nn.LayerNorm, dim, eps=norm_eps)
+        mixer = partial(HeadMixer, num_heads, bias=mixer_bias)
+        self.norm1 = each_step(norm, "norm") or nn.ModuleList([norm()])
+        self.attn = attention(dim, num_heads, init_std=init_std)
+        self.mix_logits = each_step(mixer, "mix_logits")
+        self.mix_weights = each_step(mixer, "mix_weights")
+        if window_rel_pos is not None:
+            self.rel_pos = WindowRelativePosition(window_rel_pos, num_heads)
+        else:
+            self.rel_pos = each_step(partial(ImageRelativePosition, dim // num_heads), "rel_pos")
+        self.local = each_step(partial(LocalConv, dim), "local")
+        self.norm2 = each_step(norm, "norm") or nn.ModuleList([norm()])
+        self.ffn = feed_forward(dim, hidden_dim, init_std=init_std)
+        self.drop_path = nn.ModuleList(
+            StochasticDepth(rate, mode="row") if rate else nn.Identity()
+            for rate in (drop_path or [0.0] * steps)
+        )
+
+    def forward(self, x: Tensor, layout: WindowLayout, step: int) -> Tensor:
+        """Runs one step.
+
+        Args:
+            x: Tokens (B, N, dim) of a map with N = H · W; one class token in front is allowed where
+                neither windows nor relative positions are used.
+            layout: The attention windows of the map.
+            step: Which of the layers this is, from 0.
+        """
+        # Queries, keys and values are let go before the feed-forward needs memory.
+        return self._feed_forward(self._attend(x, layout, step)[0], layout.size, step)
+
+    def forward_with_qkv(self, x: Tensor, layout: WindowLayout, step: int) -> tuple[Tensor, QKV]:
+        """As the block itself, with what attention compares.
+
+        Returns:
+            Tokens (B, N, dim), and queries, keys and values as they are projected, each
+            (windows of all images, tokens of a window, dim).
+        """
+        x, qkv = self._attend(x, layout, step)
+        return self._feed_forward(x, layout.size, step), qkv
+
+    def last_step(self, name: str) -> int:
+        """The last step that uses one of the block's parameters, given by its name in the block."""
+        part, index, *_ = name.split(".")
+        of_steps = index.isdigit() and len(getattr(self, part)) == self.steps
+        return int(index) if of_steps else self.steps - 1
+
+    def _attend(self, x: Tensor, layout: WindowLayout, step: int) -> tuple[Tensor, QKV]:
+        norm, rel_pos = _of(self.norm1, step), _of(self.rel_pos, step)
+        qkv = self.attn.project_in(layout.partition(norm(x)))
+        attended = self.attn.attend(
+            qkv,
+            mask=layout.mask(x),
+            rel_pos=partial(rel_pos, size=layout.window) if rel_pos else None,
+            mix_logits=_of(self.mix_logits, step),
+            mix_weights=_of(self.mix_weights, step),
+        )
+        return x + self.drop_path[step](layout.merge(attended)), qkv
+
+    def _feed_forward(self, x: Tensor, size: Size, step: int) -> Tensor:
+        if self.local is not None:
+            x = self.local[step](x, size)
+        norm = _of(self.norm2, step)
+        return x + self.drop_path[step](self.ffn(norm(x)))
+
+
+def _of(modules: nn.Module | None, step: int) -> nn.Module | None:
+    """A step's own module, or the one that all steps share."""
+    if isinstance(modules, nn.ModuleList):
+        return modules[step if len(modules) > 1 else 0]
+    return modules
