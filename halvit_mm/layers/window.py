@@ -132,7 +132,9 @@ class WindowLayout:
             regions = (3 * of_rows[:, None] + of_columns)[None, :, :, None]
             regions = window_partition(regions, self.window)[..., 0]
             same = regions[:, :, None] == regions[:, None, :]
-            mask = same if mask is None else same & mask
+            # Regions of nothing but padding exist. Padding sees padding there: without any key the
+            # softmax, and by it the gradients of real tokens, would not be numbers.
+            mask = same if mask is None else same & (mask | ~mask.transpose(1, 2))
         return mask
 
     def _cut(self, x: Tensor) -> Tensor:
