@@ -61,8 +61,6 @@ class MiniDeiT(PlainViT):
         global_blocks: Layers that attend globally although ``window_size`` is set.
         drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
         init_std: Standard deviation of the initial weights of attention and feed-forward.
-        identity_mixers: Lets the mixing of heads start at the identity; ours, see
-            :class:`~halvit_mm.layers.HeadMixer`.
         frozen_stages: 0 freezes the embeddings, n > 0 the first n blocks as well; −1 nothing.
         with_cp: Recomputes each layer in the backward pass instead of keeping its activations.
         init_cfg: mmengine's initialisation; ``dict(type="PretrainedBackbone", checkpoint=FILE)``
@@ -94,7 +92,6 @@ class MiniDeiT(PlainViT):
         global_blocks: Sequence[int] = (),
         drop_path_rate: float = 0.0,
         init_std: float = 0.02,
-        identity_mixers: bool = False,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -129,7 +126,6 @@ class MiniDeiT(PlainViT):
                 transforms=transforms,
                 drop_path=drop_path[first : first + share],
                 init_std=init_std,
-                identity_mixers=identity_mixers,
             )
             for first in range(0, self.num_layers, share)
         )

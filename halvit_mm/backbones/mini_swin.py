@@ -127,8 +127,6 @@ class MiniSwin(BaseModule):
         out_indices: Stages, from 0, whose maps are returned; default: the last.
         drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
         init_std: Standard deviation of the initial weights of attention and feed-forward.
-        identity_mixers: Lets the mixing of heads start at the identity; ours, see
-            :class:`~halvit_mm.layers.HeadMixer`.
         frozen_stages: 0 freezes the patch embedding, n > 0 the first n stages as well; −1 nothing.
         with_cp: Recomputes each layer in the backward pass instead of keeping its activations.
         init_cfg: mmengine's initialisation; ``dict(type="PretrainedBackbone", checkpoint=FILE)``
@@ -156,7 +154,6 @@ class MiniSwin(BaseModule):
         out_indices: int | Sequence[int] = -1,
         drop_path_rate: float = 0.0,
         init_std: float = 0.02,
-        identity_mixers: bool = False,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -210,7 +207,6 @@ class MiniSwin(BaseModule):
                         drop_path=drop_path[first : first + share[i]],
                         norm_eps=1e-5,
                         init_std=init_std,
-                        identity_mixers=identity_mixers,
                     )
                     for first in range(start, start + depths[i], share[i])
                 ],

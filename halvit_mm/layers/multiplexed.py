@@ -23,26 +23,20 @@ from .window import Size, WindowLayout
 class HeadMixer(nn.Module):
     """Mixes attention maps across heads: map ``o`` becomes ``Σ_i weight[o, i] · map i + bias[o]``.
 
-    Source: MiniViT, eq. 6; a 1 × 1 convolution over heads.
+    MiniViT's transformation of attention; a 1 × 1 convolution over heads.
 
     Args:
         num_heads: Number of heads h.
         bias: Adds a bias to each head.
-        identity: Adds the identity to the initial weight (ours), so that attention starts as if
-            nothing were mixed. Otherwise, as published, it starts almost switched off: the weight
-            is drawn around 0 with a standard deviation of 0.02.
 
     Parameters: ``weight (h, h)`` = [out, in], and ``bias (h)``.
     """
 
-    def __init__(self, num_heads: int, *, bias: bool = False, identity: bool = False) -> None:
+    def __init__(self, num_heads: int, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_heads, num_heads))
         self.bias = nn.Parameter(torch.zeros(num_heads)) if bias else None
         nn.init.trunc_normal_(self.weight, std=0.02)
-        if identity:
-            with torch.no_grad():
-                self.weight += torch.eye(num_heads)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, h, N, M) → (B, h, N, M)."""
@@ -96,7 +90,6 @@ class MultiplexedBlock(nn.Module):
         window_rel_pos: Largest window of a :class:`~halvit_mm.layers.WindowRelativePosition` that
             the steps share; None leaves it out.
         mixer_bias: Gives the mixers biases, as Mini-Swin's have.
-        identity_mixers: Lets the mixers start at the identity; see :class:`HeadMixer`.
         drop_path: Probability of dropping a residual branch of a sample in training, for each step.
         norm_eps: The ε of the two LayerNorms.
         init_std: Standard deviation of the initial weights of attention and feed-forward.
@@ -116,7 +109,6 @@ class MultiplexedBlock(nn.Module):
         transforms: Collection[str] = ("norm", "mix_logits", "mix_weights"),
         window_rel_pos: Size | None = None,
         mixer_bias: bool = False,
-        identity_mixers: bool = False,
         drop_path: Sequence[float] | None = None,
         norm_eps: float = 1e-6,
         init_std: float = 0.02,
@@ -131,7 +123,7 @@ class MultiplexedBlock(nn.Module):
             return nn.ModuleList(make() for _ in range(steps)) if wanted else None
 
         norm = partial(nn.LayerNorm, dim, eps=norm_eps)
-        mixer = partial(HeadMixer, num_heads, bias=mixer_bias, identity=identity_mixers)
+        mixer = partial(HeadMixer, num_heads, bias=mixer_bias)
         self.norm1 = each_step(norm, "norm") or nn.ModuleList([norm()])
         self.attn = attention(dim, num_heads, init_std=init_std)
         self.mix_logits = each_step(mixer, "mix_logits")
