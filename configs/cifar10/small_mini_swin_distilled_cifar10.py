@@ -7,7 +7,7 @@ layers = [(1, 1), (3, 3), (5, 5)]
 model = dict(
     type="DistilledClassifier",
     teacher=dict(
-        config="configs/cifar10/small_mini_swin_teacher_cifar10.py",
+        config="{{ fileDirname }}/small_mini_swin_teacher_cifar10.py",
         checkpoint="work_dirs/small_mini_swin_teacher_cifar10/epoch_4.pth",
     ),
     distillation=dict(
@@ -16,4 +16,6 @@ model = dict(
         hidden=dict(weight=0.1, layers=layers),
     ),
     label_weight=0.0,
+    img_size=32,
 )
+custom_imports = dict(imports=["halvit_mm", "halvit_mm.distillation"])

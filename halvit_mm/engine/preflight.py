@@ -43,6 +43,9 @@ def preflight(
         check_file(checkpoint)
     if mode == "train":
         _check_init_cfgs(cfg.model.to_dict(), "model")
+        teacher = (cfg.model.get("teacher") or {}).get("config")  # of a DistilledClassifier
+        if isinstance(teacher, str) and "::" not in teacher and not Path(teacher).is_file():
+            raise UserError(f"model.teacher.config={teacher}: there is no such config")
     check_folder(cfg.work_dir, "--work-dir")
     classes = count_classes(cfg.model)
     if (cfg.model.get("train_cfg") or {}).get("augments"):
@@ -72,10 +75,11 @@ def check_folder(folder: str | Path, option: str) -> None:
 
 
 def _check_init_cfgs(node: Any, option: str) -> None:
-    """Checks the checkpoint of each ``init_cfg`` that loads one."""
+    """Checks the checkpoint of each ``init_cfg`` that loads one, and of a teacher."""
     if isinstance(node, dict):
         checkpoint = node.get("checkpoint")
         loads = node.get("type") in ("Pretrained", "PretrainedBackbone")
+        loads = loads or option == "model.teacher"
         if loads and checkpoint is not None and "://" not in checkpoint:
             try:
                 check_file(checkpoint)
