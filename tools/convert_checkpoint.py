@@ -2,6 +2,8 @@
 
 python tools/convert_checkpoint.py resnet50-official.pth half_resnet50.pth
 python tools/convert_checkpoint.py resnet50-torchvision.pth dense.pth --tied-stages
+python tools/convert_checkpoint.py mini-swin-base.pth base_384.pth --img-size 384 --window-size 12
+python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth for_minivit.pth --to-official
 """
 
 import argparse
@@ -9,6 +11,7 @@ import argparse
 import _path  # noqa: F401
 
 from halvit_mm.cli import run
+from halvit_mm.errors import UserError
 
 
 def main() -> None:
@@ -21,17 +24,39 @@ def main() -> None:
         "--tied-stages",
         type=int,
         nargs="*",
-        default=(3, 4),
         metavar="STAGE",
-        help="stages of a dense ResNet to leave out, as they will be half-weight (3 4); without "
-        "numbers all are kept, for the dense twin",
+        help="stages of a dense ResNet to leave out, as they will be half-weight (default: 3 4); "
+        "without numbers all are kept, for the dense twin",
+    )
+    parser.add_argument(
+        "--img-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images that a Mini-DeiT or Mini-Swin is to be for (default: as it is)",
+    )
+    parser.add_argument(
+        "--window-size",
+        type=int,
+        metavar="TOKENS",
+        help="side of the windows that a Mini-Swin is to have (default: as it is)",
+    )
+    parser.add_argument(
+        "--to-official",
+        action="store_true",
+        help="turns this project's Mini-DeiT or Mini-Swin into a file for MiniViT's own code",
     )
     args = parser.parse_args()
+    if args.to_official and args.tied_stages is not None:
+        raise UserError("--tied-stages does not go with --to-official: leave it away")
 
-    from halvit_mm.checkpoints.conversion import convert_file
+    from halvit_mm.checkpoints.conversion import convert_file, export_file
 
-    conversion = convert_file(args.source, args.target, tied_stages=args.tied_stages)
-    print(conversion.summary(args.target))
+    sizes = dict(img_size=args.img_size, window_size=args.window_size)
+    if args.to_official:
+        print(export_file(args.source, args.target, **sizes).summary())
+    else:
+        conversion = convert_file(args.source, args.target, tied_stages=args.tied_stages, **sizes)
+        print(conversion.summary(args.target))
     print(f"the weights are in {args.target}")
 
 

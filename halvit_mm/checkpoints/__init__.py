@@ -2,6 +2,7 @@
 
 from .conversion import convert
 from .loading import LoadReport, PretrainedBackbone, compare, load_backbone
+from .minivit_export import to_official
 from .reading import read_state_dict
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "convert",
     "load_backbone",
     "read_state_dict",
+    "to_official",
 ]

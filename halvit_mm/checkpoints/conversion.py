@@ -1,17 +1,21 @@
-"""Turning other people's checkpoints into this project's, recognised by the names in them."""
+"""Turning other people's checkpoints into this project's, recognised by the names in them.
+
+Models of MiniViT's authors can be turned back as well.
+"""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from ..errors import UserError
 from ..files import temporary_beside
-from . import resnets
+from . import minivit, resnets
 from .key_map import Conversion
-from .reading import StateDict, find_weights, read_state_dict
+from .minivit_export import Export, to_official
+from .reading import StateDict, find_weights, read_checkpoint, read_state_dict
 
 
 class Source(NamedTuple):
@@ -21,51 +25,71 @@ class Source(NamedTuple):
         title: What files these are.
         recognises: Whether a state dict is one of them, by its names.
         read: Turns such a state dict into this project's.
+        options: What ``read`` can be told beside the weights.
     """
 
     title: str
     recognises: Callable[[StateDict], bool]
     read: Callable[..., Conversion]
+    options: tuple[str, ...]
 
 
 #: Asked in turn.
-SOURCES = (Source(resnets.TITLE, resnets.recognises, resnets.read),)
+SOURCES = (
+    Source(resnets.TITLE, resnets.recognises, resnets.read, ("tied_stages",)),
+    Source(minivit.TITLE, minivit.recognises, minivit.read, ("img_size", "window_size")),
+)
 
 
-def convert(state_dict: StateDict, *, tied_stages: Sequence[int] = (3, 4)) -> StateDict:
+def convert(
+    state_dict: StateDict,
+    *,
+    tied_stages: Sequence[int] | None = None,
+    img_size: int | None = None,
+    window_size: int | None = None,
+) -> StateDict:
     """Turns the weights of a published model into those of this project's classifier.
 
-    The tensors are the same; only names change, and parts may be left out.
+    The tensors are the same; only names change, axes of length 1 go, and parts may be left out or,
+    for other sizes, be resampled.
 
     Args:
         state_dict: The weights, or a checkpoint with them under ``state_dict`` or ``model``.
-        tied_stages: For a dense ResNet: the stages that are to be half-weight. Their weights and
-            the head's are left out, so that the stem and the other stages remain; ``()`` keeps all
-            for the dense twin. Official half-weight models have it fixed at (3, 4).
+        tied_stages: For a dense ResNet: the stages that are to be half-weight, by default 3 and 4.
+            Their weights and the head's are left out, so that the stem and the other stages remain;
+            ``()`` keeps all for the dense twin. Official half-weight models have it fixed.
+        img_size: For Mini-DeiT and Mini-Swin: side in pixels of the images that the model is to be
+            for; default: as it is.
+        window_size: For Mini-Swin: side of the windows; default: as it is.
 
     Returns:
         Weights ``backbone.…``, and ``head.fc.…`` unless the source lacks it or stages are left out.
 
     Raises:
-        UserError: The weights are of no known model, of several, of a wrong width, or incomplete.
+        UserError: The weights are of no known model, of several, of a wrong width, or incomplete;
+            or an option does not fit them.
     """
-    return read_source(state_dict, tied_stages=tied_stages).state_dict
+    options = dict(tied_stages=tied_stages, img_size=img_size, window_size=window_size)
+    return read_source(state_dict, **options).state_dict
 
 
-def read_source(state_dict: StateDict, *, tied_stages: Sequence[int] = (3, 4)) -> Conversion:
+def read_source(state_dict: StateDict, **options: Any) -> Conversion:
     """As :func:`convert`, with what is known about the weights."""
     weights = find_weights(state_dict, "state_dict")
+    given = {name: value for name, value in options.items() if value is not None}
     for source in SOURCES:
         if source.recognises(weights):
-            return source.read(weights, tied_stages=tuple(tied_stages))
+            if strange := sorted(given.keys() - set(source.options)):
+                raise UserError(
+                    f"{strange[0]} does not go with {source.title}: leave the option away"
+                )
+            return source.read(weights, **given)
     titles = "; ".join(source.title for source in SOURCES)
     names = ", ".join(list(weights)[:3])
     raise UserError(f"the weights ({names}, …) are of no known model; known are: {titles}")
 
 
-def convert_file(
-    source: str | Path, target: str | Path, *, tied_stages: Sequence[int] = (3, 4)
-) -> Conversion:
+def convert_file(source: str | Path, target: str | Path, **options: Any) -> Conversion:
     """Converts a file of weights to one with ``state_dict`` and ``meta``, whole or not at all.
 
     The new file needs no code to load, and the same input gives the same bytes.
@@ -73,30 +97,68 @@ def convert_file(
     Args:
         source: A file or an http(s) address.
         target: The file to write, which must not exist; its folder is made if need be.
-        tied_stages: See :func:`convert`.
+        options: See :func:`convert`.
 
     Raises:
         UserError: See :func:`convert`; or the source cannot be read or the target not written.
     """
+    target = _new_file(target, source)
+    weights = read_state_dict(source)
+    try:
+        conversion = read_source(weights, **options)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+    from .. import __version__
+
+    meta = {**conversion.facts(), "halvit_mm_version": __version__}
+    _write({"state_dict": _compact(conversion.state_dict), "meta": meta}, target)
+    return conversion
+
+
+def export_file(source: str | Path, target: str | Path, **options: Any) -> Export:
+    """Turns a checkpoint of this project into one of MiniViT's authors: ``{"model": …}``.
+
+    Converting it again gives the same weights, bit for bit.
+
+    Args:
+        source: A file or an http(s) address.
+        target: The file to write, which must not exist; its folder is made if need be.
+        options: ``img_size`` and ``window_size`` of :func:`.minivit_export.to_official`.
+
+    Raises:
+        UserError: The model has no official form; or the source cannot be read or the target not
+            written.
+    """
+    target = _new_file(target, source)
+    checkpoint = read_checkpoint(source)
+    meta = checkpoint.get("meta")
+    weights = find_weights(checkpoint, source)
+    try:
+        export = to_official(weights, meta=meta if isinstance(meta, dict) else None, **options)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    _write({"model": _compact(export.state_dict)}, target)
+    return export
+
+
+def _new_file(target: str | Path, source: str | Path) -> Path:
     target = Path(target).expanduser()
     if target.exists():
         source_path = Path(source).expanduser()
         if source_path.exists() and target.samefile(source_path):
             raise UserError(f"{target}: this is the source itself; give another name to write to")
         raise UserError(f"{target}: this exists already; remove it or give another name")
-    weights = read_state_dict(source)
-    try:
-        conversion = read_source(weights, tied_stages=tied_stages)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
+    return target
 
-    from .. import __version__
 
-    # Copies, as tensors may be views that would drag all of a larger storage along.
-    compact = {name: value.clone() for name, value in conversion.state_dict.items()}
-    meta = {**conversion.facts(), "halvit_mm_version": __version__}
+def _compact(weights: StateDict) -> StateDict:
+    """Copies, as tensors may be views that would drag all of a larger storage along."""
+    return {name: value.clone() for name, value in weights.items()}
+
+
+def _write(content: dict[str, Any], target: Path) -> None:
     with temporary_beside(target) as temporary:
         with temporary.open("wb") as file:  # by its path, torch would write the name into the file
-            torch.save({"state_dict": compact, "meta": meta}, file)
+            torch.save(content, file)
         os.replace(temporary, target)
-    return conversion

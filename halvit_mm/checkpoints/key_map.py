@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from mmengine.registry import MODELS
 from torch import nn
 
 from ..errors import UserError
@@ -28,6 +30,8 @@ class Conversion:
         fresh: Parts of the model that the weights lack, so that they stay freshly initialised.
         left_out: Parts of the source that are not used, with their numbers of tensors.
         share: Share of the backbone's parameters that the weights fill, from 0 to 1.
+        img_size: Side in pixels of the images that the weights are for, where it is known.
+        resized: Names that have been resampled for other sizes than the source's.
     """
 
     state_dict: StateDict
@@ -38,11 +42,14 @@ class Conversion:
     fresh: tuple[str, ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     share: float = 1.0
+    img_size: int | None = None
+    resized: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """All but the weights, in plain types."""
         facts = {key: value for key, value in vars(self).items() if key != "state_dict"}
-        return {**facts, "fresh": list(self.fresh), "tensors": len(self.state_dict)}
+        lists = {"fresh": list(self.fresh), "resized": list(self.resized)}
+        return {**facts, **lists, "tensors": len(self.state_dict)}
 
     def summary(self, path: str = "FILE") -> str:
         """What was read, what is missing and how to use it at ``path``, one finding a line."""
@@ -51,6 +58,10 @@ class Conversion:
             f"{self.source}: {len(self.state_dict)} tensors",
             f"fits {self.config}" + (f" --cfg-options {shlex.join(options)}" if options else ""),
         ]
+        if self.img_size:
+            lines.append(f"for images of {self.img_size} pixels")
+        if self.resized:
+            lines.append(f"resampled to that size: {_first(list(self.resized))}")
         if self.left_out:
             parts = (f"{part} ({tensors} tensors)" for part, tensors in self.left_out.items())
             lines.append(f"left out: {', '.join(parts)}")
@@ -126,6 +137,31 @@ class KeyMap:
                 "Download the file again, or give it as its model saved it"
             )
         return {name: found[name] for name in expected}
+
+
+def weightless_classifier(
+    backbone: dict[str, Any], *, width: int, num_classes: int | None
+) -> nn.Module:
+    """The names and shapes of a classifier's tensors, without memory for its weights.
+
+    Args:
+        backbone: Config of the backbone.
+        width: Width of the features that the head reads.
+        num_classes: Of the head; None leaves it out.
+    """
+    with torch.device("meta"):
+        model = nn.Module()
+        model.backbone = MODELS.build(backbone)
+        if num_classes is not None:
+            model.head = nn.Module()
+            model.head.fc = nn.Linear(width, num_classes)
+    return model
+
+
+def head_classes(weights: StateDict, head: str) -> int | None:
+    """Classes of the linear layer ``head``; None if there is no such layer."""
+    rows = [v.shape[0] for k, v in weights.items() if k.startswith(f"{head}.") and v.ndim]
+    return rows[0] if rows else None
 
 
 def _pattern(name: str) -> re.Pattern:

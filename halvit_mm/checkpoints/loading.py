@@ -86,7 +86,7 @@ def compare(
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    fitted = _fit(model, state_dict)
+    fitted = fit(model, state_dict)
     own = {
         name: value
         for name, value in model.state_dict().items()
@@ -230,7 +230,7 @@ def _warn_of_random_constants(module: nn.Module, missing: Collection[str]) -> No
         )
 
 
-def _fit(model: nn.Module, state_dict: StateDict) -> StateDict:
+def fit(model: nn.Module, state_dict: StateDict) -> StateDict:
     """The state dict as the model's modules change it while loading, without loading it.
 
     Each module's own loading code runs on a stand-in that shows its tensors but owns none, so

@@ -4,6 +4,8 @@ import hashlib
 import importlib
 import re
 import zipfile
+from argparse import Namespace
+from collections import OrderedDict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -52,7 +54,8 @@ def read_checkpoint(path: str | Path, *, weights_only: bool = True) -> dict[str,
     Args:
         path: A file, or an http(s) address, which is kept in torch's download cache.
         weights_only: Refuses pickles that would run code. What mmengine writes beside the weights
-            (numpy numbers and log histories) is allowed.
+            (numpy numbers and log histories) and the options that DeiT, Swin and MiniViT keep there
+            are allowed.
 
     Raises:
         UserError: The file is missing or damaged, needs code to load, or holds no dict.
@@ -60,7 +63,7 @@ def read_checkpoint(path: str | Path, *, weights_only: bool = True) -> dict[str,
     file = _download(str(path)) if _is_url(path) else Path(path).expanduser()
     check_file(file)
     try:
-        with torch.serialization.safe_globals(_mmengine_globals()):
+        with torch.serialization.safe_globals([*_mmengine_globals(), *_OPTIONS]):
             checkpoint = torch.load(file, map_location="cpu", weights_only=weights_only)
     except UnpicklingError as error:
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
@@ -118,6 +121,17 @@ def find_weights(checkpoint: dict[str, Any], path: str | Path, *, ema: bool = Fa
         for name, value in weights.items()
         if isinstance(value, Tensor)
     }
+
+
+class _ConfigNode:
+    """Stands for the dict of package yacs, which need not be installed; is an ordinary one."""
+
+    def __new__(cls) -> OrderedDict:
+        return OrderedDict()  # of all dicts with attributes, torch fills this kind only
+
+
+#: What training codes keep their options in.
+_OPTIONS = [Namespace, (_ConfigNode, "yacs.config.CfgNode")]
 
 
 def _history_statistic(owner: Any, name: str) -> Any:

@@ -8,15 +8,12 @@ or in the 1×1 (``"caffe"``) does not show in its weights.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
-
-import torch
-from mmengine.registry import MODELS
-from torch import nn
 
 from ..backbones.half_resnet import STAGE_DEPTHS
 from ..errors import UserError
-from .key_map import Conversion, KeyMap
+from .key_map import Conversion, KeyMap, head_classes, weightless_classifier
 from .reading import StateDict
 
 TITLE = "ResNets and ResNeXts of HaLViT's authors, torchvision, timm, mmdet and mmpretrain"
@@ -67,7 +64,7 @@ def recognises(weights: StateDict) -> bool:
     return any(re.match(r"(backbone\.)?layer[1-4]\.", name) for name in weights)
 
 
-def read(weights: StateDict, *, tied_stages: tuple[int, ...]) -> Conversion:
+def read(weights: StateDict, *, tied_stages: Sequence[int] = (3, 4)) -> Conversion:
     """Reads weights that :func:`recognises`.
 
     Args:
@@ -78,6 +75,7 @@ def read(weights: StateDict, *, tied_stages: tuple[int, ...]) -> Conversion:
     Raises:
         UserError: The weights mix models, are another kind of ResNet's, or are not complete.
     """
+    tied_stages = tuple(tied_stages)
     if wrong := set(tied_stages) - {1, 2, 3, 4}:
         raise UserError(f"tied_stages: there is no stage {min(wrong)}; choose from 1, 2, 3 and 4")
     in_model = any(name.startswith("backbone.layer") for name in weights)
@@ -95,7 +93,8 @@ def read(weights: StateDict, *, tied_stages: tuple[int, ...]) -> Conversion:
             f"tied_stages={tied_stages} does not fit the {source}, whose stages 3 and 4 are "
             "half-weight: leave the option away"
         )
-    model = _model(backbone, _num_classes(weights, head))
+    width = 32 * backbone["base_channels"]
+    model = weightless_classifier(backbone, width=width, num_classes=head_classes(weights, head))
     names = KeyMap(_table(weights, prefix, head, kind))
     converted = names.rename(weights, model, title=source)
 
@@ -105,12 +104,12 @@ def read(weights: StateDict, *, tied_stages: tuple[int, ...]) -> Conversion:
         fresh = tuple(f"layer{stage}" for stage in backbone["tied_stages"])
         converted, dropped = _split(converted, (*fresh, "head"))
         left_out += dropped
-        model = _model(backbone)
+        model = weightless_classifier(backbone, width=width, num_classes=None)
     if "head.fc.weight" not in converted:
         fresh += ("head.fc",)
 
     numel = {f"backbone.{name}": p.numel() for name, p in model.backbone.named_parameters()}
-    config, options = _config(backbone, _num_classes(converted, "head.fc"))
+    config, options = _config(backbone, head_classes(converted, "head.fc"))
     return Conversion(
         state_dict=converted,
         source=source,
@@ -123,7 +122,7 @@ def read(weights: StateDict, *, tied_stages: tuple[int, ...]) -> Conversion:
     )
 
 
-def _config(backbone: dict[str, Any], num_classes: int | None) -> tuple[str, dict[str, Any]]:
+def _config(backbone: dict[str, Any], classes: int | None) -> tuple[str, dict[str, Any]]:
     """The repository's config that comes nearest, and what must be set in it."""
     name, published = _PUBLISHED[backbone["type"]]
     tied_stages = backbone["tied_stages"]
@@ -135,8 +134,8 @@ def _config(backbone: dict[str, Any], num_classes: int | None) -> tuple[str, dic
     }
     if backbone["base_channels"] != 64:
         options["model.head.in_channels"] = 32 * backbone["base_channels"]
-    if num_classes not in (None, 1000):
-        options["model.head.num_classes"] = num_classes
+    if classes not in (None, 1000):
+        options["model.head.num_classes"] = classes
     return f"configs/imagenet/{'half' if tied_stages else 'dense'}_{name}_imagenet.py", options
 
 
@@ -234,27 +233,11 @@ def _stem(weights: StateDict, prefix: str) -> tuple[str, str]:
     return ("stem.0", "stem.1") if f"{prefix}stem.0.weight" in weights else ("conv1", "bn1")
 
 
-def _num_classes(weights: StateDict, head: str) -> int | None:
-    rows = [v.shape[0] for k, v in weights.items() if k.startswith(f"{head}.") and v.ndim]
-    return rows[0] if rows else None
-
-
 def _title(backbone: dict[str, Any]) -> str:
     groups, base_width = backbone["groups"], backbone["base_width"]
     if groups > 1:
         return f"ResNeXt-{backbone['depth']} {groups}x{base_width}d"
     return f"ResNet-{backbone['depth']}"
-
-
-def _model(backbone: dict[str, Any], num_classes: int | None = None) -> nn.Module:
-    """The names and shapes of a classifier, without memory for its weights."""
-    with torch.device("meta"):
-        model = nn.Module()
-        model.backbone = MODELS.build(backbone)
-        if num_classes is not None:
-            model.head = nn.Module()
-            model.head.fc = nn.Linear(model.backbone.feat_dim, num_classes)
-    return model
 
 
 def _table(weights: StateDict, prefix: str, head: str, kind: str) -> dict[str, str]:

@@ -89,7 +89,9 @@ class MultiplexedBlock(nn.Module):
             all but the first are absent otherwise.
         window_rel_pos: Largest window of a :class:`~halvit_mm.layers.WindowRelativePosition` that
             the steps share; None leaves it out.
-        mixer_bias: Gives the mixers biases, as Mini-Swin's have.
+        mixer_bias: Gives the mixers biases, as Mini-Swin's have. As in the reference code, those
+            after the softmax give weight to all tokens of a window, also to the masked ones of a
+            shifted map.
         drop_path: Probability of dropping a residual branch of a sample in training, for each step.
         norm_eps: The ε of the two LayerNorms.
         init_std: Standard deviation of the initial weights of attention and feed-forward.
@@ -170,7 +172,8 @@ class MultiplexedBlock(nn.Module):
 
     def _attend(self, x: Tensor, layout: WindowLayout, step: int) -> tuple[Tensor, QKV]:
         norm, rel_pos = _of(self.norm1, step), _of(self.rel_pos, step)
-        qkv = self.attn.project_in(layout.partition(norm(x)))
+        # Padding comes after the projection: whatever weight a mixer's bias gives it, it adds 0.
+        qkv = tuple(layout.partition(t) for t in self.attn.project_in(norm(x)))
         attended = self.attn.attend(
             qkv,
             mask=layout.mask(x),
