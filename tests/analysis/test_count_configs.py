@@ -46,12 +46,15 @@ def test_every_config(path):
     if re.search("[/_](dense|narrow)_", path):
         assert result.dense_twin is None
         assert result.total.parameters == result.total.naive
+    elif "_teacher_" in path:  # as the student but with weights of its own for each layer
+        assert result.total.parameters == result.total.naive
+        assert result.total.parameters > result.dense_twin.total.parameters
     else:
         assert result.total.parameters < result.dense_twin.total.parameters
         assert result.total.parameters < result.total.naive
     sizes = {
         "configs/cifar10/": (32, 32),
-        "configs/imagenet/": (224, 224),
+        "configs/imagenet/": (384, 384) if "_384_" in path else (224, 224),
         "configs/tinyimagenet/small_": (48, 48),
         "_coco": (800, 1333),
     }
@@ -61,10 +64,12 @@ def test_every_config(path):
     assert sum(stage.macs for stage in result.stages) == result.without_head.macs > 0
 
 
+#: DeiT has a class token, and so is no twin of Mini-DeiT, part by part.
 TWINS = [
-    (path, path.replace("half_", "dense_"))
+    (path, dense)
     for path in CONFIGS
-    if "half_" in path and path.replace("half_", "dense_") in CONFIGS
+    for dense in (path.replace("half_", "dense_"), path.replace("mini_", "dense_"))
+    if dense != path and dense in CONFIGS and "imagenet/dense_deit_" not in dense
 ]
 
 

@@ -1,11 +1,14 @@
 """The classification configs: sizes, controls, recipes, and a step of training."""
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, DefaultScope
@@ -14,6 +17,7 @@ from tiny_runs import make_folders
 from torch import nn
 
 from halvit_mm.datasets.image_archive import read_classes
+from halvit_mm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Parameters without and with the head. Those on ImageNet are the published models'; a stem for
@@ -57,6 +61,39 @@ PARAMS |= {
     "tinyimagenet/small_dense_vit_tinyimagenet": (693_216, 702_916),
     "tinyimagenet/small_narrow_vit_tinyimagenet": (364_113, 371_113),
 }
+#: MiniViT as published and unshared (with the head), and with HaLViT's tying inside (ours).
+MINIVIT = {
+    "mini_deit_tiny": (2_897_304, 3_090_304),
+    "mini_deit_small": (11_065_824, 11_450_824),
+    "mini_deit_base": (43_329_408, 44_098_408),
+    "mini_deit_base_384": (43_621_248, 44_390_248),
+    "mini_deit_base_one_block": (7_905_408, 8_674_408),
+    "mini_deit_small_tied": (5_757_408, 6_142_408),
+    "mini_deit_base_tied": (22_095_744, 22_864_744),
+    "dense_deit_tiny": (5_524_416, 5_717_416),
+    "dense_deit_small": (21_665_664, 22_050_664),
+    "dense_deit_base": (85_798_656, 86_567_656),
+    "mini_swin_tiny": (11_232_765, 12_001_765),
+    "mini_swin_small": (25_694_205, 26_463_205),
+    "mini_swin_base": (45_419_852, 46_444_852),
+    "mini_swin_base_384": (45_487_532, 46_512_532),
+    "mini_swin_tiny_tied": (6_532_605, 7_301_605),
+    "mini_swin_base_tied": (24_481_100, 25_506_100),
+    "dense_swin_tiny": (27_519_354, 28_288_354),
+    "dense_swin_small": (48_837_258, 49_606_258),
+    "dense_swin_base": (86_743_224, 87_768_224),
+    "dense_swin_base_384": (86_878_584, 87_903_584),
+}
+DISTILLED = [
+    f"mini_{kind}_{size}" for kind in ("deit", "swin") for size in ("tiny", "small", "base")
+]
+MINIVIT |= {f"{name}_distilled": MINIVIT[name] for name in DISTILLED}
+PARAMS |= {f"imagenet/{name}_imagenet": params for name, params in MINIVIT.items()}
+PARAMS |= {
+    "cifar10/small_mini_swin_cifar10": (518_562, 519_852),
+    "cifar10/small_mini_swin_distilled_cifar10": (518_562, 519_852),
+    "cifar10/small_mini_swin_teacher_cifar10": (2_134_686, 2_136_616),
+}
 SMALL_SETS = ["cifar10", "tinyimagenet"]
 HALVITS = [f"{folder}/{size}halvit_{folder}" for folder in SMALL_SETS for size in ("", "small_")]
 SIGNED = {name.replace("halvit", "halvit_signed"): name for name in HALVITS}
@@ -68,7 +105,14 @@ TRAINED = [
     "imagenet/half_resnext101_imagenet",
     "imagenet/halvit_tiny_imagenet",
     "imagenet/halvit_large_imagenet",
-    *(name for name in PARAMS if "small" in name),
+    "imagenet/mini_deit_tiny_imagenet",
+    "imagenet/dense_deit_tiny_imagenet",
+    "imagenet/mini_deit_small_tied_imagenet",
+    "imagenet/mini_deit_base_one_block_imagenet",
+    "imagenet/mini_swin_tiny_imagenet",
+    "imagenet/dense_swin_tiny_imagenet",
+    "imagenet/mini_swin_tiny_tied_imagenet",
+    *(name for name in PARAMS if "/small_" in name and "distilled" not in name),
 ]
 
 
@@ -198,14 +242,14 @@ def batch_of(cfg: Config, loader: str, indices: list[int]) -> dict:
     return {key: [item[key] for item in items] for key in ("inputs", "data_samples")}
 
 
-@pytest.mark.parametrize("name", [n for n in PARAMS if "small" in n and "resnet" not in n])
+@pytest.mark.parametrize("name", [n for n in TRAINED if "/small_" in n and "resnet" not in n])
 def test_a_step_on_real_images(real, name):
     """From the archive through the config's pipeline and optimiser: every parameter moves."""
     cfg = load(name)
     torch.manual_seed(0)
     np.random.seed(0)
     batch = batch_of(cfg, "train_dataloader", [0, 50, 100, 150])
-    side = cfg.model.backbone.img_size
+    side = cfg.model.backbone.get("img_size", 32)
     assert [image.shape for image in batch["inputs"]] == [(3, side, side)] * 4
     batch["inputs"] = torch.stack(batch["inputs"])
     model = build(cfg)
@@ -253,25 +297,30 @@ def test_colours_of_filled_areas_come_in_the_order_of_images():
         assert filled == pytest.approx(mean[::-1], abs=0.51)
 
 
-@pytest.mark.parametrize("name", PARAMS)
-def test_the_learning_rate_falls_until_the_end(name):
-    """Overwriting the number of epochs in one place only is easy."""
-    cfg = load(name)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+def learning_rates(cfg: Config, base: float = 1.0) -> list[float]:
+    """The rate of each epoch and the one after the last, where the optimiser's is ``base``."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=base)
     described = cfg.param_scheduler
     schedulers = []
     for scheduler in described if isinstance(described, list) else [described]:
         if scheduler.by_epoch:
             scheduler.pop("convert_to_iter_based", None)
             schedulers.append(PARAM_SCHEDULERS.build({**scheduler, "optimizer": optimizer}))
-    rates = []
+    rates = [optimizer.param_groups[0]["lr"]]
     for _ in range(cfg.train_cfg.max_epochs):
-        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("name", [n for n in PARAMS if n != "imagenet/mini_deit_base_384_imagenet"])
+def test_the_learning_rate_falls_until_the_end(name):
+    """Overwriting the number of epochs in one place only is easy."""
+    *rates, end = learning_rates(load(name))
     assert min(rates[1:] or rates) == rates[-1]  # the first may be warming up
-    assert optimizer.param_groups[0]["lr"] < 0.002 * max(rates)
+    assert end < 0.005 * max(rates)
 
 
 def test_recipes_on_imagenet():
@@ -331,6 +380,209 @@ def assert_deits_augmentation(cfg: Config) -> None:
     assert cfg.data_preprocessor.num_classes == cfg.model.head.num_classes
 
 
+def decayed(cfg: Config) -> set[str]:
+    """Names of the parameters with weight decay, after a look at the groups as a whole."""
+    with torch.device("meta"):
+        model = build(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = optimizer.param_groups
+    grouped = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(names.values())
+    assert {group["lr"] for group in groups} == {cfg.optim_wrapper.optimizer.lr}
+    assert {group["weight_decay"] for group in groups} == {
+        0,
+        cfg.optim_wrapper.optimizer.weight_decay,
+    }
+    return {
+        names[id(parameter)]
+        for group in groups
+        if group["weight_decay"]
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["mini_deit_tiny", "mini_deit_base_384", "mini_deit_small_distilled"]
+)
+def test_weight_decay_of_mini_deit(name):
+    """On matrices, those that mix heads included; not on positions of both kinds."""
+    shared = ("attn.qkv", "attn.proj", "ffn.fc1", "ffn.fc2")
+    own = ("mix_logits.0", "mix_logits.1", "mix_weights.0", "mix_weights.1")
+    assert decayed(load(f"imagenet/{name}_imagenet")) == {
+        "backbone.patch_embed.weight",
+        "head.fc.weight",
+        *(f"backbone.blocks.{i}.{part}.weight" for i in range(6) for part in (*shared, *own)),
+    }
+
+
+@pytest.mark.parametrize("name", ["mini_swin_tiny", "mini_swin_tiny_distilled"])
+def test_weight_decay_of_mini_swin(name):
+    """On matrices and convolutions, not on the tables of relative positions."""
+    shared = ("attn.qkv", "attn.proj", "ffn.fc1", "ffn.fc2")
+    own = ("mix_logits.{}", "mix_weights.{}", "local.{}.conv")
+    stages = {
+        f"backbone.stages.{stage}.blocks.0.{part.format(step)}.weight"
+        for stage, steps in enumerate((2, 2, 6, 2))
+        for step in range(steps)
+        for part in (*shared, *own)
+    }
+    assert decayed(load(f"imagenet/{name}_imagenet")) == stages | {
+        "backbone.patch_embed.weight",
+        "head.fc.weight",
+        *(f"backbone.stages.{stage}.downsample.reduction.weight" for stage in range(3)),
+    }
+
+
+@pytest.mark.parametrize("distilled", ["", "_distilled"])
+@pytest.mark.parametrize(
+    ("kind", "warm_up", "clip", "averages", "sampler"),
+    [
+        ("deit", 5, None, 1, "RepeatAugSampler"),
+        ("swin", 20, dict(max_norm=5.0), 0, "DefaultSampler"),
+    ],
+)
+def test_recipes_of_minivit(kind, warm_up, clip, averages, sampler, distilled):
+    """The published numbers; those of the two families differ."""
+    rates = dict(deit=(0.0, 0.0, 0.1), swin=(0.0, 0.1, 0.2))[kind]
+    for size, drop_path in zip(("tiny", "small", "base"), rates, strict=True):
+        cfg = load(f"imagenet/mini_{kind}_{size}{distilled}_imagenet")
+        assert cfg.model.backbone.get("drop_path_rate", 0.0) == drop_path
+        assert cfg.model.backbone.arch == size
+        optimizer = cfg.optim_wrapper.optimizer
+        assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-3, 0.05)
+        assert (optimizer.betas, optimizer.eps) == ((0.9, 0.999), 1e-8)
+        assert cfg.optim_wrapper.clip_grad == clip
+        assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 1024
+        assert cfg.train_dataloader.sampler == dict(
+            cfg.train_dataloader.sampler, type=sampler, shuffle=True
+        )
+        hooks = [hook for hook in cfg.custom_hooks if hook.type == "EMAHook"]
+        assert [hook.momentum for hook in hooks] == [4e-5] * averages
+        assert "CheckpointGuardHook" in [hook.type for hook in cfg.custom_hooks]
+        first, then = cfg.param_scheduler
+        assert (first.start_factor, first.end, then.begin, then.end) == (
+            1e-3,
+            warm_up,
+            warm_up,
+            300,
+        )
+        assert (then.eta_min, then.T_max, cfg.train_cfg.max_epochs) == (1e-5, 300 - warm_up, 300)
+        assert_deits_augmentation(cfg)
+        assert cfg.model.head.loss.label_smooth_val == 0.1
+        steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+        crop = steps["RandomResizedCrop"]
+        assert (crop.scale, crop.interpolation) == (224, "bicubic")
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "start", "end", "clip", "drop_path"),
+    [
+        ("deit", 2.5e-6, 1e-6, 5e-6, None, 0.0),
+        ("swin", 1e-5, 2.5e-7, 2.5e-6, dict(max_norm=5.0), 0.2),
+    ],
+)
+def test_fine_tuning_at_384_pixels(kind, rate, start, end, clip, drop_path):
+    cfg = load(f"imagenet/mini_{kind}_base_384_imagenet")
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.weight_decay) == (rate, 1e-8)
+    assert cfg.optim_wrapper.clip_grad == clip
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 256
+    assert cfg.train_cfg.max_epochs == 30
+    assert cfg.model.backbone.get("drop_path_rate", 0.0) == drop_path
+    first, then = cfg.param_scheduler
+    assert first.start_factor * rate == pytest.approx(start)
+    assert (first.end, then.begin, then.T_max, then.end, then.eta_min) == (5, 5, 25, 30, end)
+    assert_deits_augmentation(cfg)
+    large = load(f"imagenet/mini_{kind}_base_imagenet")
+    assert cfg.train_dataloader.sampler == large.train_dataloader.sampler
+    assert cfg.custom_hooks == large.custom_hooks
+    # Everything but the size stays as it was.
+    ours, theirs = (c.train_dataloader.dataset.pipeline for c in (cfg, large))
+    for step, same in zip(ours, theirs, strict=True):
+        size = dict(scale=384) if step.type == "RandomResizedCrop" else {}
+        assert step | dict(_scope_=None) == same | dict(_scope_=None) | size
+    assert cfg.test_dataloader == cfg.val_dataloader
+
+
+def test_fine_tuning_mini_deit_raises_the_rate_to_the_published_end():
+    cfg = load("imagenet/mini_deit_base_384_imagenet")
+    rates = learning_rates(cfg, cfg.optim_wrapper.optimizer.lr)
+    assert rates == sorted(rates)
+    assert [rates[0], rates[5], rates[-1]] == pytest.approx([1e-6, 2.5e-6, 5e-6], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MINIVIT if name.startswith("dense") or name.endswith("tied")]
+)
+def test_variants_of_minivit_differ_in_the_backbone_only(name):
+    options = dict(tied=True)
+    if name.startswith("dense"):
+        options = dict(share=1, transforms=False)
+    if name.startswith("dense_deit"):
+        options["with_cls_token"] = True
+    mini = name.replace("dense", "mini").replace("_tied", "")
+    variant, published = (load(f"imagenet/{n}_imagenet") for n in (name, mini))
+    for option, value in options.items():
+        assert variant.model.backbone.pop(option) == value
+    assert variant.to_dict() == published.to_dict()
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_distillation_changes_nothing_else(name):
+    """Levels and their weights as published; no loss on labels, which is the default."""
+    distilled, alone = (load(f"imagenet/{name}{kind}_imagenet") for kind in ("_distilled", ""))
+    model = distilled.model
+    assert (model.pop("type"), alone.model.pop("type")) == (
+        "DistilledClassifier",
+        "ImageClassifier",
+    )
+    teacher, levels = model.pop("teacher"), model.pop("distillation")
+    if "deit" in name:
+        assert levels == dict(prediction=dict(form="kl"))
+        assert Path(teacher.config).samefile(ROOT / "configs/_base_/teachers/regnety_16gf.py")
+    else:
+        assert levels == dict(prediction={}, attention={}, hidden=dict(weight=0.1))
+        assert teacher.config == "mmpretrain::swin_transformer/swin-base_16xb64_in1k.py"
+    assert distilled.custom_imports.pop("imports") == ["halvit_mm", "halvit_mm.distillation"]
+    alone.custom_imports.pop("imports")
+    assert distilled.to_dict() == alone.to_dict()
+
+
+def test_the_swin_teacher_is_mmpretrains_from_imagenet_22k():
+    import mmpretrain
+
+    folder = Path(mmpretrain.__file__).parent / ".mim" / "configs" / "swin_transformer"
+    if not folder.is_dir():
+        pytest.skip("this installation of mmpretrain has no configs beside it")
+    models = yaml.safe_load((folder / "metafile.yml").read_text())["Models"]
+    (entry,) = [m for m in models if m["Name"] == "swin-base_in21k-pre-3rdparty_in1k"]
+    teacher = load("imagenet/mini_swin_tiny_distilled_imagenet").model.teacher
+    # The host is another one in older versions.
+    assert urlparse(teacher.checkpoint).path == urlparse(entry["Weights"]).path
+    assert teacher.config == entry["Config"].replace("configs/", "mmpretrain::")
+
+
+@pytest.mark.full
+def test_the_published_pairs_of_layers_fit(monkeypatch):
+    """Mini-Swin-T beside the Swin-B of its config, whose weights are of no importance here."""
+    from halvit_mm.distillation import teacher
+
+    monkeypatch.setattr(teacher, "_load", lambda model, asked: None)
+    model = build(load("imagenet/mini_swin_tiny_distilled_imagenet"))
+    model._prepare()
+    published = ((1, 1), (3, 3), (5, 9), (7, 15), (9, 21), (11, 23))
+    assert model._pairs == dict(attention=published, hidden=published)
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_the_teacher_of_mini_deit_asks_for_timm():
+    model = build(load("imagenet/mini_deit_tiny_distilled_imagenet"))
+    with pytest.raises(UserError, match=r"regnety_16gf\.py: .*pip install \"timm\""):
+        model.init_weights()
+
+
 def test_larger_halvits_are_steadied():
     """Stochastic depth and averaged weights, LayerScale in the largest."""
     medium, large = (load(f"imagenet/halvit_{size}_imagenet") for size in ("medium", "large"))
@@ -365,6 +617,9 @@ def test_recipes_on_small_sets(folder):
     ("name", "variable", "size"),
     [
         ("imagenet/halvit_tiny_imagenet", "HALVIT_IMAGENET_ROOT", 224),
+        ("imagenet/mini_swin_tiny_imagenet", "HALVIT_IMAGENET_ROOT", 224),
+        ("imagenet/mini_deit_base_384_imagenet", "HALVIT_IMAGENET_ROOT", 384),
+        ("imagenet/mini_swin_base_384_imagenet", "HALVIT_IMAGENET_ROOT", 384),
         ("imagenet/half_resnet50_imagenet", "HALVIT_IMAGENET_ROOT", 224),
         ("imagenet/half_resnet50_imagenet_paper", "HALVIT_IMAGENET_ROOT", 224),
         ("cifar10/half_resnet50_cifar10", "HALVIT_CIFAR10_ROOT", 32),

@@ -1,11 +1,13 @@
 """Every detection config of the repository builds, trains a step and predicts."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,15 +29,25 @@ RESNET_PARAMS = {
     for backbone, params in {"half_resnet50": 13_466_176, "half_resnext101": 23_827_776}.items()
     for schedule in ("1x", "3x")
 }
-MODEL_PARAMS = HALVIT_PARAMS | RESNET_PARAMS
+#: Mini-DeiT-S and Mini-Swin-T; RetinaNet's Mini-Swin has no norm of the finest map.
+MINIVIT_PARAMS = {
+    f"configs/{detector}_{backbone}_{schedule}_coco.py": params
+    for detector, finest in {"mask_rcnn": 192, "retinanet": 0}.items()
+    for backbone, params in {"mini_deit": 11_065_824, "mini_swin": 11_233_917 + finest}.items()
+    for schedule in ("1x", "3x")
+}
+MODEL_PARAMS = HALVIT_PARAMS | RESNET_PARAMS | MINIVIT_PARAMS
 
 
 def test_contract_names_exist():
     assert set(MODEL_PARAMS) <= set(CONFIGS)
 
 
-# The longer schedules have the same models.
-@pytest.mark.parametrize("path", [path for path in CONFIGS if "_3x_" not in path])
+# The longer schedules have the same models, and unshared twins are trained in the small ones.
+REPEATED = re.compile("_3x_|dense_(deit|swin)_nuclei")
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if not REPEATED.search(path)])
 def test_detector_trains_and_predicts(path):
     cfg = Config.fromfile(ROOT / path)
     assert cfg.default_scope == "mmdet"
@@ -93,6 +105,84 @@ def test_resnet_recipe(path):
     assert backbone.init_cfg.type == "PretrainedBackbone"
     resizes = [step.type for step in cfg.train_dataloader.dataset.pipeline]
     assert ("RandomResize" in resizes) == ("3x" in path)
+
+
+@pytest.mark.parametrize("path", sorted(MINIVIT_PARAMS))
+def test_minivit_recipe(path):
+    """HaLViT's for Mini-DeiT, that of mmdet's Swin for Mini-Swin; 12 epochs, or 36 multi-scale."""
+    cfg = Config.fromfile(ROOT / path)
+    epochs, milestones = (36, [27, 33]) if "3x" in path else (12, [8, 11])
+    assert cfg.train_cfg.max_epochs == epochs
+    warm_up, steps = cfg.param_scheduler
+    assert (steps.end, steps.milestones) == (epochs, milestones)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    assert _num_classes(cfg.model) == 80
+    resizes = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert ("RandomResize" in resizes) == ("3x" in path)
+    backbone = cfg.model.backbone
+    assert backbone.init_cfg == dict(type="PretrainedBackbone", checkpoint=None)
+    if "deit" in path:
+        assert (warm_up.end, cfg.optim_wrapper.clip_grad) == (500, dict(max_norm=1.0))
+        assert cfg.optim_wrapper.constructor == "LayerDecayOptimWrapperConstructor"
+        assert cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == 0.8
+        assert (backbone.arch, backbone.window_size) == ("small", 14)
+        assert backbone.global_blocks == (2, 5, 8, 11)
+        assert cfg.model.neck.type == "SimpleFeaturePyramid"
+    else:
+        assert (warm_up.end, cfg.optim_wrapper.get("clip_grad")) == (1000, None)
+        assert "constructor" not in cfg.optim_wrapper
+        assert (backbone.arch, backbone.drop_path_rate) == ("tiny", 0.2)
+        assert cfg.model.neck.type == "FPN"
+
+
+@pytest.mark.parametrize(
+    ("path", "strides"),
+    [
+        ("configs/mask_rcnn_mini_deit_1x_coco.py", [4, 8, 16, 32, 64]),
+        ("configs/mask_rcnn_mini_swin_1x_coco.py", [4, 8, 16, 32, 64]),
+        ("configs/retinanet_mini_deit_1x_coco.py", [8, 16, 32, 64, 128]),
+        ("configs/retinanet_mini_swin_1x_coco.py", [8, 16, 32, 64, 128]),
+        ("configs/nuclei/mask_rcnn_mini_swin_nuclei.py", [4, 8, 16, 32, 64]),
+    ],
+)
+def test_pyramids_of_minivit_fit_the_anchors(path, strides):
+    cfg = Config.fromfile(ROOT / path)
+    with torch.device("meta"), DefaultScope.overwrite_default_scope("mmdet"):
+        detector = MODELS.build(cfg.model)
+    maps = detector.neck(detector.backbone(torch.empty(1, 3, 256, 384, device="meta")))
+    sides = [(-(-256 // stride), -(-384 // stride)) for stride in strides]
+    assert [tuple(m.shape[1:]) for m in maps] == [(256, *side) for side in sides]
+    anchors = cfg.model.get("rpn_head", cfg.model.get("bbox_head")).anchor_generator.strides
+    assert anchors == strides
+
+
+@pytest.mark.parametrize("path", sorted(MINIVIT_PARAMS))
+def test_weight_decay_of_minivit_in_detectors(path):
+    """None on vectors and positions of all kinds."""
+    cfg = Config.fromfile(ROOT / path)
+    with torch.device("meta"), DefaultScope.overwrite_default_scope("mmdet"):
+        detector = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(detector, cfg.optim_wrapper).optimizer.param_groups
+    names = {id(parameter): name for name, parameter in detector.named_parameters()}
+    decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays.keys() == set(names.values())
+    for name, parameter in detector.named_parameters():
+        position = "pos_embed" in name or "rel_pos" in name
+        assert decays[name] == (0.0 if parameter.ndim == 1 or position else 0.05), name
+
+
+@pytest.mark.parametrize("size", ["", "small_"])
+@pytest.mark.parametrize("kind", ["deit", "swin"])
+def test_unshared_twins_on_nuclei(kind, size):
+    mini, dense = (
+        Config.fromfile(ROOT / f"configs/nuclei/mask_rcnn_{share}_{kind}_{size}nuclei.py")
+        for share in ("mini", "dense")
+    )
+    assert dense.model.backbone == mini.model.backbone | dict(share=1, transforms=False)
+    dense.model.backbone = mini.model.backbone
+    assert dense.to_dict() == mini.to_dict()
 
 
 @pytest.mark.parametrize("size", ["", "small_"])

@@ -91,6 +91,56 @@ def test_detector_decays_its_backbone_and_nothing_else(tmp_path, backbone):
         assert wd == (0.0 if model.get_parameter(name).ndim == 1 else WD), name
 
 
+MINI_DEIT = dict(
+    type="MiniDeiT",
+    arch=dict(dim=32, depth=4, num_heads=2),
+    img_size=64,
+    out_type="featmap",
+)
+MINI_SWIN = dict(type="MiniSwin", arch=dict(dim=16, depths=(2, 2), num_heads=(1, 2)), window_size=4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        (
+            MINI_DEIT,
+            {
+                "pos_embed": 0,
+                "patch_embed.weight": 0,
+                "blocks.0.norm1.0.weight": 1,
+                "blocks.0.mix_logits.1.weight": 2,
+                "blocks.0.attn.qkv.weight": 2,
+                "blocks.1.rel_pos.0.table": 3,
+                "blocks.1.ffn.fc1.weight": 4,
+                "norm.weight": 5,
+            },
+        ),
+        (
+            MINI_SWIN,
+            {
+                "patch_embed.weight": 0,
+                "patch_norm.weight": 0,
+                "stages.0.blocks.0.local.0.conv.weight": 1,
+                "stages.0.blocks.0.rel_pos.table": 2,
+                "stages.0.downsample.reduction.weight": 2,
+                "stages.1.blocks.0.norm2.0.weight": 3,
+                "stages.1.blocks.0.attn.proj.weight": 4,
+                "norm1.weight": 5,
+            },
+        ),
+    ],
+    ids=["mini_deit", "mini_swin"],
+)
+def test_shared_weights_learn_as_the_last_layer_that_uses_them(tmp_path, backbone, expected):
+    model = detector(tmp_path, backbone)
+    found = options(model, build(model, custom_keys={"rel_pos": dict(decay_mult=0.0)}))
+    rates = {name: found[f"backbone.{name}"][0] for name in expected}
+    assert rates == pytest.approx({n: LR * RATE ** (5 - depth) for n, depth in expected.items()})
+    assert all(lr == LR for name, (lr, _) in found.items() if not name.startswith("backbone."))
+    assert {wd for name, (_, wd) in found.items() if "rel_pos" in name} == {0.0}
+
+
 @pytest.mark.parametrize("backbone", [VIT, HALVIT], ids=["vit", "halvit"])
 def test_classifier_gets_what_mmpretrain_gives_it(backbone):
     import mmpretrain.engine  # noqa: F401

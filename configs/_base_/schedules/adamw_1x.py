@@ -13,7 +13,7 @@ optim_wrapper = dict(
         layer_decay_rate=0.8,
         # Biases and norms are the 1-D parameters; a rule by name would miss `bias_qkv`.
         flat_decay_mult=0.0,
-        custom_keys={"pos_embed": dict(decay_mult=0.0)},
+        custom_keys={"pos_embed": dict(decay_mult=0.0), "rel_pos": dict(decay_mult=0.0)},
     ),
     clip_grad=dict(max_norm=1.0),
 )

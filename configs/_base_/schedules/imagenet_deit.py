@@ -11,7 +11,11 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         _delete_=True,
         flat_decay_mult=0.0,
-        custom_keys={"pos_embed": dict(decay_mult=0.0), "cls_token": dict(decay_mult=0.0)},
+        custom_keys={
+            "pos_embed": dict(decay_mult=0.0),
+            "cls_token": dict(decay_mult=0.0),
+            "rel_pos": dict(decay_mult=0.0),
+        },
     ),
     clip_grad=dict(max_norm=5.0),
 )

@@ -1,0 +1,4 @@
+# RetinaNet of mmdet on Mini-DeiT-S and a simple feature pyramid.
+_base_ = "retinanet_halvit.py"
+
+model = dict(backbone=dict(type="MiniDeiT", arch="small"))

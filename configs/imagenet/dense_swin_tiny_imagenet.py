@@ -1,0 +1,3 @@
+# Swin-T itself, 28.3M parameters: Mini-Swin's code and recipe with nothing shared or transformed.
+_base_ = "mini_swin_tiny_imagenet.py"
+model = dict(backbone=dict(share=1, transforms=False))

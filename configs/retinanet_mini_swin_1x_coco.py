@@ -1,0 +1,7 @@
+# RetinaNet, Mini-Swin-T (11.2M parameters in the backbone), COCO, 12 epochs.
+_base_ = [
+    "_base_/models/retinanet_mini_swin.py",
+    "mmdet::_base_/datasets/coco_detection.py",
+    "_base_/schedules/adamw_swin_1x.py",
+    "_base_/default_runtime.py",
+]
