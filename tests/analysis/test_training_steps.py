@@ -47,12 +47,12 @@ def test_wider_is_slower_and_larger(folders):
     for name, width in (("thin", 4), ("wide", 32)):
         text = CONFIG.format(base=base, width=width, out=32 * width)
         (folders / f"{name}.py").write_text(text)
-    options = ["--rounds=1", "--steps=2", "--threads=1", "--gpus=4", "--json=figures.json"]
+    options = ["--rounds=3", "--steps=1", "--threads=1", "--gpus=4", "--json=figures.json"]
     status, output, errors = measure(folders, "thin.py", "wide.py", *options)
     assert status == 0, errors
     figures = json.loads((folders / "figures.json").read_text())["results"]
     thin, wide = figures["thin.py"], figures["wide.py"]
-    assert len(thin["seconds"]) == len(wide["seconds"]) == 2
+    assert len(thin["seconds"]) == len(wide["seconds"]) == 3
     assert min(wide["seconds"]) > 2 * min(thin["seconds"]) > 0
     assert wide["peak_mib"] > 1.5 * thin["peak_mib"] > 0
     rows = [line.split() for line in output.splitlines() if line.endswith(".py")]
