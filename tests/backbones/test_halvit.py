@@ -257,7 +257,7 @@ def test_loads_weights_of_another_size_without_class_token():
         (dict(out_indices=(0, 4)), "must name blocks between -4 and 3"),
         (dict(out_indices=()), "out_indices"),
         (dict(global_blocks=(9,)), "global_blocks"),
-        (dict(frozen_stages=5), "frozen_stages=5 is not between -1 and depth=4"),
+        (dict(frozen_stages=5), "frozen_stages=5 is not between -1 and 4"),
     ],
 )
 def test_wrong_options_are_named(options, words):
