@@ -41,34 +41,32 @@ class MultiHeadAttention(nn.Module):
         self,
         x: Tensor,
         *,
-        mask: Tensor | None = None,
-        rel_pos: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Attends from every token to every token: (B, N, dim) → (B, N, dim); see attend()."""
-        return self.attend(self.project_in(x), mask=mask, rel_pos=rel_pos)
-
-    def attend(
-        self,
-        qkv: QKV,
-        *,
+        partition: Callable[[Tensor], Tensor] | None = None,
         mask: Tensor | None = None,
         rel_pos: Callable[[Tensor], Tensor] | None = None,
         mix_logits: Callable[[Tensor], Tensor] | None = None,
         mix_weights: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """All that comes after :meth:`project_in`.
+        return_qkv: bool = False,
+    ) -> Tensor | tuple[Tensor, QKV]:
+        """Attends from every token to every token.
 
         Args:
-            qkv: Queries, keys and values, each (B, N, dim).
+            x: Tokens (B, N, dim).
+            partition: Cuts queries, keys and values, each (B, N, dim), into windows, which are
+                what B and N mean from here on.
             mask: Boolean, broadcastable to (B, heads, N, N); False hides a key from a query.
             rel_pos: Turns the queries (B, heads, N, dim / heads) into logits that are added,
                 broadcastable to (B, heads, N, N).
             mix_logits: Changes the logits (B, heads, N, N) before the mask and the softmax.
             mix_weights: Changes the attention weights (B, heads, N, N) after the softmax.
+            return_qkv: Returns queries, keys and values as well, each (B, N, dim).
 
         Returns:
             Tokens (B, N, dim).
         """
+        qkv = self.project_in(x)
+        if partition is not None:
+            qkv = tuple(partition(t) for t in qkv)
         q, k, v = (self._split_heads(t) for t in qkv)
         bias = None if rel_pos is None else rel_pos(q)
         if mix_logits is None and mix_weights is None:
@@ -88,7 +86,8 @@ class MultiHeadAttention(nn.Module):
             if mix_weights is not None:
                 weights = mix_weights(weights)
             x = weights @ v
-        return self.project_out(x.transpose(1, 2).flatten(2))
+        x = self.project_out(x.transpose(1, 2).flatten(2))
+        return (x, qkv) if return_qkv else x
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, N, dim) → (B, heads, N, dim / heads)."""

@@ -95,10 +95,13 @@ class TransformerBlock(nn.Module):
 
     def _attend(self, x: Tensor, size: Size) -> tuple[Tensor, QKV]:
         layout = WindowLayout(size, self.window)
-        qkv = self.attn.project_in(layout.partition(self.norm1(x)))
-        rel_pos = partial(self.rel_pos, size=layout.window) if self.rel_pos else None
-        attended = layout.merge(self.attn.attend(qkv, mask=layout.mask(x), rel_pos=rel_pos))
-        return x + self.drop_path(self.scale1(attended)), qkv
+        attended, qkv = self.attn(
+            layout.partition(self.norm1(x)),
+            mask=layout.mask(x),
+            rel_pos=partial(self.rel_pos, size=layout.window) if self.rel_pos else None,
+            return_qkv=True,
+        )
+        return x + self.drop_path(self.scale1(layout.merge(attended))), qkv
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))

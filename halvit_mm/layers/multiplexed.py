@@ -172,14 +172,15 @@ class MultiplexedBlock(nn.Module):
 
     def _attend(self, x: Tensor, layout: WindowLayout, step: int) -> tuple[Tensor, QKV]:
         norm, rel_pos = _of(self.norm1, step), _of(self.rel_pos, step)
-        # Padding comes after the projection: whatever weight a mixer's bias gives it, it adds 0.
-        qkv = tuple(layout.partition(t) for t in self.attn.project_in(norm(x)))
-        attended = self.attn.attend(
-            qkv,
+        attended, qkv = self.attn(
+            norm(x),
+            # Padding after the projection adds 0, whatever weight a mixer's bias gives it.
+            partition=layout.partition,
             mask=layout.mask(x),
             rel_pos=partial(rel_pos, size=layout.window) if rel_pos else None,
             mix_logits=_of(self.mix_logits, step),
             mix_weights=_of(self.mix_weights, step),
+            return_qkv=True,
         )
         return x + self.drop_path[step](layout.merge(attended)), qkv
 
