@@ -97,6 +97,7 @@ class MiniDeiT(PlainViT):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         transforms = parse_parts(transforms, TRANSFORMS, "transforms")
+        tied = parse_parts(tied, ("attn", "ffn"), "tied")
         super().__init__(
             archs=ARCHS,
             arch=arch,
@@ -122,7 +123,7 @@ class MiniDeiT(PlainViT):
                 self.num_heads,
                 int(self.embed_dims * mlp_ratio),
                 steps=share,
-                tied=parse_parts(tied, ("attn", "ffn"), "tied"),
+                tied=tied,
                 transforms=transforms,
                 drop_path=drop_path[first : first + share],
                 init_std=init_std,

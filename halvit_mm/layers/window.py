@@ -80,6 +80,8 @@ class WindowLayout:
         self.window = (min(window[0], size[0]), min(window[1], size[1])) if window else size
         self.shift = shift
         self.regions = shift if regions is None else regions
+        # The layers of a stage share a layout, and so its masks, by device and number of images.
+        self._masks: dict[tuple[torch.device, int], Tensor | None] = {}
 
     @cached_property
     def is_whole(self) -> bool:
@@ -113,8 +115,11 @@ class WindowLayout:
             Boolean (B · nW, 1, 1 or h · w, h · w), False where a query does not see a key; None if
             every window sees all of its tokens.
         """
-        mask = self._mask(x.device)
-        return None if mask is None else mask.repeat(len(x), 1, 1)[:, None]
+        key = (x.device, len(x))
+        if key not in self._masks:
+            mask = self._mask(x.device)
+            self._masks[key] = None if mask is None else mask.repeat(len(x), 1, 1)[:, None]
+        return self._masks[key]
 
     def _mask(self, device: torch.device) -> Tensor | None:
         """Boolean (nW, 1 or h · w, h · w)."""
