@@ -5,6 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .mixed_attention import Mixer, RelativeLogits, mixed_attention
+
 QKV = tuple[Tensor, Tensor, Tensor]
 
 
@@ -43,9 +45,9 @@ class MultiHeadAttention(nn.Module):
         *,
         partition: Callable[[Tensor], Tensor] | None = None,
         mask: Tensor | None = None,
-        rel_pos: Callable[[Tensor], Tensor] | None = None,
-        mix_logits: Callable[[Tensor], Tensor] | None = None,
-        mix_weights: Callable[[Tensor], Tensor] | None = None,
+        rel_pos: RelativeLogits | None = None,
+        mix_logits: Mixer | None = None,
+        mix_weights: Mixer | None = None,
         return_qkv: bool = False,
     ) -> Tensor | tuple[Tensor, QKV]:
         """Attends from every token to every token.
@@ -55,10 +57,10 @@ class MultiHeadAttention(nn.Module):
             partition: Cuts queries, keys and values, each (B, N, dim), into windows, which are
                 what B and N mean from here on.
             mask: Boolean, broadcastable to (B, heads, N, N); False hides a key from a query.
-            rel_pos: Turns the queries (B, heads, N, dim / heads) into logits that are added,
-                broadcastable to (B, heads, N, N).
-            mix_logits: Changes the logits (B, heads, N, N) before the mask and the softmax.
-            mix_weights: Changes the attention weights (B, heads, N, N) after the softmax.
+            rel_pos: Makes logits that are added, from the queries; see :data:`RelativeLogits`.
+            mix_logits: Changes the logits before the mask and the softmax; see
+                :func:`mixed_attention`.
+            mix_weights: Changes the attention weights after the softmax.
             return_qkv: Returns queries, keys and values as well, each (B, N, dim).
 
         Returns:
@@ -68,25 +70,22 @@ class MultiHeadAttention(nn.Module):
         if partition is not None:
             qkv = tuple(partition(t) for t in qkv)
         q, k, v = (self._split_heads(t) for t in qkv)
-        bias = None if rel_pos is None else rel_pos(q)
         if mix_logits is None and mix_weights is None:
-            if bias is not None:
+            if rel_pos is not None:
+                bias = rel_pos(slice(None))(q)
                 mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         else:
-            # Fused attention offers no place between the logits, the softmax and the values.
-            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-            if bias is not None:
-                logits = logits + bias
-            if mix_logits is not None:
-                logits = mix_logits(logits)
-            if mask is not None:
-                logits = logits.masked_fill(~mask, float("-inf"))
-            weights = logits.softmax(dim=-1)
-            if mix_weights is not None:
-                weights = mix_weights(weights)
-            x = weights @ v
-        x = self.project_out(x.transpose(1, 2).flatten(2))
+            x = mixed_attention(
+                q,
+                k,
+                v,
+                mix_logits=mix_logits,
+                mix_weights=mix_weights,
+                rel_pos=rel_pos,
+                mask=mask,
+            )
+        x = self.project_out(x)
         return (x, qkv) if return_qkv else x
 
     def _split_heads(self, x: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class TransformerBlock(nn.Module):
         attended, qkv = self.attn(
             layout.partition(self.norm1(x)),
             mask=layout.mask(x),
-            rel_pos=partial(self.rel_pos, size=layout.window) if self.rel_pos else None,
+            rel_pos=partial(self.rel_pos.for_queries, layout.window) if self.rel_pos else None,
             return_qkv=True,
         )
         return x + self.drop_path(self.scale1(layout.merge(attended))), qkv

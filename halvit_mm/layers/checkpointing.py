@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +20,9 @@ def checkpointed(module: nn.Module, *inputs: Any, method: Callable[..., Any] | N
         inputs: What it is called with.
         method: One of the module's methods to call instead of the module.
     """
+    if torch.compiler.is_compiling():
+        # A compiled graph writes running statistics once, whatever it computes again.
+        return checkpoint(method or module, *inputs, use_reentrant=False)
     return checkpoint(
         method or module,
         *inputs,

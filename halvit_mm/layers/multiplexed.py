@@ -40,7 +40,9 @@ class HeadMixer(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, h, N, M) → (B, h, N, M)."""
-        mixed = (self.weight @ maps.flatten(2)).unflatten(2, maps.shape[2:])
+        # Not `weight @ maps`: for a trained weight it lays all maps out anew, heads last.
+        weight = self.weight.expand(len(maps), -1, -1)
+        mixed = torch.bmm(weight, maps.flatten(2)).unflatten(2, maps.shape[2:])
         return mixed if self.bias is None else mixed + self.bias[:, None, None]
 
     def extra_repr(self) -> str:
@@ -177,7 +179,7 @@ class MultiplexedBlock(nn.Module):
             # Padding after the projection adds 0, whatever weight a mixer's bias gives it.
             partition=layout.partition,
             mask=layout.mask(x),
-            rel_pos=partial(rel_pos, size=layout.window) if rel_pos else None,
+            rel_pos=partial(rel_pos.for_queries, layout.window) if rel_pos else None,
             mix_logits=_of(self.mix_logits, step),
             mix_weights=_of(self.mix_weights, step),
             return_qkv=True,

@@ -1,10 +1,12 @@
 """Relative positions: logits that depend on where a key lies, seen from a query.
 
 Each class here maps queries (B, heads, N, head_dim) of a map with N = H · W to logits that
-broadcast to (B, heads, N, N).
+broadcast to (B, heads, N, N). ``for_queries`` does so for some of the queries, so that attention
+need not make all logits at once.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +15,34 @@ from torch.nn import functional as F
 from .position import resize_position_embedding
 from .window import Size
 
+#: Turns queries (B, heads, n, head_dim) into logits that broadcast to (B, heads, n, N).
+Logits = Callable[[Tensor], Tensor]
+
 #: Buckets of distances along one axis in :class:`ImageRelativePosition`.
 _BUCKETS = 7
 
 
-class ImageRelativePosition(nn.Module):
+class RelativePosition(nn.Module):
+    """What the kinds of relative positions have in common."""
+
+    def for_queries(self, size: Size, queries: slice) -> Logits:
+        """What turns some queries into logits.
+
+        Args:
+            size: Height H and width W of the map.
+            queries: Places of the queries in N = H · W.
+
+        Returns:
+            A function of these queries (B, heads, n, head_dim).
+        """
+        raise NotImplementedError
+
+    def forward(self, q: Tensor, size: Size) -> Tensor:
+        """All queries (B, heads, N, head_dim) → logits that broadcast to (B, heads, N, N)."""
+        return self.for_queries(size, slice(None))(q)
+
+
+class ImageRelativePosition(RelativePosition):
     """Contextual relative positions that tell near from far, as in Mini-DeiT.
 
     ``R_ij = q_i / √head_dim · T[:, id(i, j)]`` with one table T, shared by the heads and zero at
@@ -37,29 +62,26 @@ class ImageRelativePosition(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(head_dim, _BUCKETS**2))
 
-    def forward(self, q: Tensor, size: Size) -> Tensor:
-        """Queries (B, heads, N, head_dim) → logits (B, heads, N, N)."""
-        # (B, heads, H, W, row buckets, column buckets)
-        logits = (q * q.shape[-1] ** -0.5 @ self.table).unflatten(-1, (_BUCKETS, _BUCKETS))
-        logits = logits.unflatten(2, size)
-        # A bucket is picked for each key by small products with 0 and 1, one axis at a time: no
-        # index of N × N for each layer, and no atomic additions in its backward pass.
-        rows, columns = (_one_hot_buckets(length, like=logits) for length in size)
-        logits = torch.einsum("bhrcxy,rkx->bhrcky", logits, rows)
-        logits = torch.einsum("bhrcky,cly->bhrckl", logits, columns)
-        return logits.flatten(4).flatten(2, 3)
+    def for_queries(self, size: Size, queries: slice) -> Logits:
+        rows, columns = (_buckets(length, self.table.device) for length in size)
+        index = _pairs(_BUCKETS * rows, columns, queries)
+
+        def logits(q: Tensor) -> Tensor:
+            by_bucket = q * q.shape[-1] ** -0.5 @ self.table  # (B, heads, n, 49)
+            return by_bucket.gather(-1, index.expand(*q.shape[:2], -1, -1))
+
+        return logits
 
 
-def _one_hot_buckets(length: int, *, like: Tensor) -> Tensor:
-    """Bucket of each (query, key) pair along one axis, one-hot: (length, length, 7)."""
-    position = torch.arange(length, device=like.device)
-    distance = position[:, None] - position[None, :]
+def _buckets(length: int, device: torch.device) -> Tensor:
+    """Bucket of each (query, key) pair along one axis (length, length), from 0 to 6."""
+    distance = _distances(length, device)
     near = distance.abs()
     bucket = sum((near >= start).long() for start in (1, 2, 4))
-    return F.one_hot(distance.sign() * bucket + 3, _BUCKETS).to(like.dtype)
+    return distance.sign() * bucket + 3
 
 
-class WindowRelativePosition(nn.Module):
+class WindowRelativePosition(RelativePosition):
     """One learned logit for each head and offset within a window, as in Swin.
 
     Source: Liu et al., "Swin Transformer", ICCV 2021, eq. 4.
@@ -79,16 +101,14 @@ class WindowRelativePosition(nn.Module):
         self.table = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], num_heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, q: Tensor, size: Size) -> Tensor:
-        """Queries of a window of at most the largest size → logits (1, heads, N, N)."""
+    def for_queries(self, size: Size, queries: slice) -> Logits:
         rows, columns = (
-            _offsets(length, largest, q.device)
+            _distances(length, self.table.device) + largest - 1
             for length, largest in zip(size, self.window, strict=True)
         )
-        # (H queries, W queries, H keys, W keys)
-        index = rows[:, None, :, None] * self.grid[1] + columns[None, :, None, :]
-        index = index.flatten(2).flatten(0, 1)
-        return self.table[index].permute(2, 0, 1)[None]
+        index = _pairs(self.grid[1] * rows, columns, queries)
+        logits = self.table[index].permute(2, 0, 1)[None]  # (1, heads, n, N), for all windows
+        return lambda q: logits
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Resamples the table of a checkpoint for another window."""
@@ -101,13 +121,20 @@ class WindowRelativePosition(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _offsets(length: int, largest: int, device: torch.device) -> Tensor:
-    """Query minus key along one axis, counted from 0 for a window of ``largest``."""
+def _distances(length: int, device: torch.device) -> Tensor:
+    """Query minus key along one axis (length, length)."""
     position = torch.arange(length, device=device)
-    return position[:, None] - position[None, :] + largest - 1
+    return position[:, None] - position[None, :]
 
 
-class DecomposedRelativePosition(nn.Module):
+def _pairs(rows: Tensor, columns: Tensor, queries: slice) -> Tensor:
+    """Sum of what belongs to rows (H, H) and to columns (W, W), for (query, key) pairs (n, H · W)."""
+    query = torch.arange(len(rows) * len(columns), device=rows.device)[queries]
+    rows, columns = rows[query // len(columns)], columns[query % len(columns)]
+    return (rows[:, :, None] + columns[:, None, :]).flatten(1)
+
+
+class DecomposedRelativePosition(RelativePosition):
     """Relative position logits that are a sum of a vertical and a horizontal part.
 
     ``R(q)_ij = q_i · T_h[y_i − y_j] + q_i · T_w[x_i − x_j]`` with one table per axis, shared by the
@@ -124,22 +151,24 @@ class DecomposedRelativePosition(nn.Module):
         self.table_h = nn.Parameter(torch.zeros(2 * size[0] - 1, head_dim))
         self.table_w = nn.Parameter(torch.zeros(2 * size[1] - 1, head_dim))
 
-    def forward(self, q: Tensor, size: Size) -> Tensor:
-        """Queries (B, heads, N, head_dim) of a map with N = H · W → logits (B, heads, N, N)."""
+    def for_queries(self, size: Size, queries: slice) -> Logits:
         height, width = size
-        grid = q.unflatten(2, size)
-        rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid, self._offsets(self.table_h, height))
-        rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid, self._offsets(self.table_w, width))
-        # (B, heads, H, W, H keys, 1) + (B, heads, H, W, 1, W keys)
-        logits = rel_h[..., :, None] + rel_w[..., None, :]
-        return logits.flatten(4).flatten(2, 3)
+        table_h, table_w = (
+            _resize_table(table, 2 * length - 1)
+            for table, length in ((self.table_h, height), (self.table_w, width))
+        )
+        query = torch.arange(height * width, device=table_h.device)[queries]
+        # Place in the table of each (query, key) pair along either axis: (n, H) and (n, W).
+        rows = (_distances(height, query.device) + height - 1)[query // width]
+        columns = (_distances(width, query.device) + width - 1)[query % width]
 
-    @staticmethod
-    def _offsets(table: Tensor, length: int) -> Tensor:
-        """Rows of the table for every (query, key) pair along one axis: (length, length, C)."""
-        table = _resize_table(table, 2 * length - 1)
-        position = torch.arange(length, device=table.device)
-        return table[position[:, None] - position[None, :] + length - 1]
+        def logits(q: Tensor) -> Tensor:
+            rel_h = (q @ table_h.t()).gather(-1, rows.expand(*q.shape[:2], -1, -1))
+            rel_w = (q @ table_w.t()).gather(-1, columns.expand(*q.shape[:2], -1, -1))
+            # (B, heads, n, H keys, 1) + (B, heads, n, 1, W keys)
+            return (rel_h[..., :, None] + rel_w[..., None, :]).flatten(3)
+
+        return logits
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Resamples the tables of a checkpoint for another map size."""

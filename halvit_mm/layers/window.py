@@ -1,7 +1,5 @@
 """Cutting a token map into windows and putting it together again."""
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -82,11 +80,8 @@ class WindowLayout:
         self.regions = shift if regions is None else regions
         # The layers of a stage share a layout, and so its masks, by device and number of images.
         self._masks: dict[tuple[torch.device, int], Tensor | None] = {}
-
-    @cached_property
-    def is_whole(self) -> bool:
-        """Whether there is one window, as it is."""
-        return self.window == self.size and not (any(self.shift) or any(self.regions))
+        #: Whether there is one window, as it is.
+        self.is_whole = self.window == size and not (any(shift) or any(self.regions))
 
     def partition(self, x: Tensor) -> Tensor:
         """Tokens (B, H · W, C) → windows (B · nW, h · w, C), row-major within an image."""
@@ -115,11 +110,16 @@ class WindowLayout:
             Boolean (B · nW, 1, 1 or h · w, h · w), False where a query does not see a key; None if
             every window sees all of its tokens.
         """
+        if torch.compiler.is_compiling():  # it finds what it computes twice by itself
+            return self._batch_mask(x)
         key = (x.device, len(x))
         if key not in self._masks:
-            mask = self._mask(x.device)
-            self._masks[key] = None if mask is None else mask.repeat(len(x), 1, 1)[:, None]
+            self._masks[key] = self._batch_mask(x)
         return self._masks[key]
+
+    def _batch_mask(self, x: Tensor) -> Tensor | None:
+        mask = self._mask(x.device)
+        return None if mask is None else mask.repeat(len(x), 1, 1)[:, None]
 
     def _mask(self, device: torch.device) -> Tensor | None:
         """Boolean (nW, 1 or h · w, h · w)."""

@@ -1,0 +1,118 @@
+"""Attention that mixes its maps across heads, a few maps at a time.
+
+Fused attention offers no place between logits, softmax and values. Written out for a whole batch,
+a layer makes half a dozen tensors of B · heads · N · N elements and keeps three of them for the
+backward pass. Here a piece of the batch goes from its logits to its output while its maps lie in
+the cache, and the backward pass makes them anew, so that memory grows with N and not with N².
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+#: Changes maps (B, heads, n, N) of some of the queries.
+Mixer = Callable[[Tensor], Tensor]
+#: For some of the queries, named by their places in N: turns them (B, heads, n, head_dim) into
+#: logits that broadcast to (B, heads, n, N).
+RelativeLogits = Callable[[slice], Callable[[Tensor], Tensor]]
+
+#: Elements of the maps that are made at once: on the CPU what the second-level cache of a core
+#: holds, for each thread; on a GPU enough to keep it busy.
+CPU_ELEMENTS = 2**18
+GPU_ELEMENTS = 2**28
+
+
+def mixed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mix_logits: Mixer | None = None,
+    mix_weights: Mixer | None = None,
+    rel_pos: RelativeLogits | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """``mix_weights(softmax(mix_logits(q kᵀ / √head_dim + R))) v``.
+
+    Args:
+        q: Queries (B, heads, N, head_dim).
+        k: Keys, like the queries.
+        v: Values, like the queries.
+        mix_logits: Changes the logits before the mask and the softmax; no sample and no query may
+            influence another.
+        mix_weights: The same for the attention weights.
+        rel_pos: Makes the logits R that are added.
+        mask: Boolean (B, 1 or heads, 1 or N, N); False hides a key from a query.
+
+    Returns:
+        Tokens (B, N, heads · head_dim).
+    """
+
+    def attend(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        relative_logits: Callable[[Tensor], Tensor] | None,
+        mask: Tensor | None,
+    ) -> Tensor:
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if relative_logits is not None:
+            logits += relative_logits(q)  # in place: no gradient needs the product itself
+        if mix_logits is not None:
+            logits = mix_logits(logits)
+        if mask is not None:
+            logits = logits.masked_fill(~mask, float("-inf"))
+        weights = logits.softmax(dim=-1)
+        if mix_weights is not None:
+            weights = mix_weights(weights)
+        return (weights @ v).transpose(1, 2).flatten(2)
+
+    run = attend
+    if torch.is_grad_enabled():
+
+        def run(*piece) -> Tensor:
+            return checkpoint(attend, *piece, use_reentrant=False, preserve_rng_state=False)
+
+    samples, queries = _pieces(q)
+    columns = []
+    for rows in queries:
+        relative_logits = None if rel_pos is None else rel_pos(rows)
+        some = mask if mask is None or mask.shape[-2] == 1 else mask[:, :, rows]
+        columns.append(
+            _cat(
+                [
+                    run(
+                        q[i, :, rows],
+                        k[i],
+                        v[i],
+                        relative_logits,
+                        None if some is None else some[i],
+                    )
+                    for i in samples
+                ],
+                dim=0,
+            )
+        )
+    return _cat(columns, dim=1)
+
+
+def _pieces(q: Tensor) -> tuple[list[slice], list[slice]]:
+    """Samples and queries of each piece: whole maps of some samples, or rows of the maps of one."""
+    batch, heads, length, _ = q.shape
+    if torch.compiler.is_compiling():  # the compiler has its own ways to save memory traffic
+        return [slice(None)], [slice(None)]
+    on_cpu = q.device.type == "cpu"
+    elements = CPU_ELEMENTS * torch.get_num_threads() if on_cpu else GPU_ELEMENTS
+    samples = max(1, elements // (heads * length**2))
+    queries = min(length, max(1, elements // (heads * length)))
+    return _slices(batch, samples), _slices(length, queries)
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(i, i + step) for i in range(0, length, step)]
+
+
+def _cat(tensors: list[Tensor], dim: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
