@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
+from .linear import Linear
 
 
 class DenseFFN(nn.Module):
@@ -26,9 +27,9 @@ class DenseFFN(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc1 = Linear(dim, hidden_dim)
         self.act = act_layer()
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = Linear(hidden_dim, dim)
         init_linears(self, init_std)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,8 +51,8 @@ class DenseAttention(MultiHeadAttention):
 
     def __init__(self, dim: int, num_heads: int, *, init_std: float = 0.02) -> None:
         super().__init__(dim, num_heads)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         init_linears(self, init_std)
 
     def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -76,26 +76,16 @@ def mixed_attention(
             return checkpoint(attend, *piece, use_reentrant=False, preserve_rng_state=False)
 
     samples, queries = _pieces(q)
-    columns = []
+    by_rows = []
     for rows in queries:
         relative_logits = None if rel_pos is None else rel_pos(rows)
-        some = mask if mask is None or mask.shape[-2] == 1 else mask[:, :, rows]
-        columns.append(
-            _cat(
-                [
-                    run(
-                        q[i, :, rows],
-                        k[i],
-                        v[i],
-                        relative_logits,
-                        None if some is None else some[i],
-                    )
-                    for i in samples
-                ],
-                dim=0,
-            )
-        )
-    return _cat(columns, dim=1)
+        masks = mask if mask is None or mask.shape[-2] == 1 else mask[:, :, rows]
+        outs = [
+            run(q[i, :, rows], k[i], v[i], relative_logits, masks if masks is None else masks[i])
+            for i in samples
+        ]
+        by_rows.append(_cat(outs, dim=0))
+    return _cat(by_rows, dim=1)
 
 
 def _pieces(q: Tensor) -> tuple[list[slice], list[slice]]:

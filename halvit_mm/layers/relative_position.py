@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .position import resize_position_embedding
-from .window import Size
+from .sizes import Size, surely_equal
 
 #: Turns queries (B, heads, n, head_dim) into logits that broadcast to (B, heads, n, N).
 Logits = Callable[[Tensor], Tensor]
@@ -128,7 +128,7 @@ def _distances(length: int, device: torch.device) -> Tensor:
 
 
 def _pairs(rows: Tensor, columns: Tensor, queries: slice) -> Tensor:
-    """Sum of what belongs to rows (H, H) and to columns (W, W), for (query, key) pairs (n, H · W)."""
+    """Sum of what pairs of rows (H, H) and of columns (W, W) have, for (query, key) (n, H · W)."""
     query = torch.arange(len(rows) * len(columns), device=rows.device)[queries]
     rows, columns = rows[query // len(columns)], columns[query % len(columns)]
     return (rows[:, :, None] + columns[:, None, :]).flatten(1)
@@ -181,6 +181,6 @@ class DecomposedRelativePosition(RelativePosition):
 
 def _resize_table(table: Tensor, length: int) -> Tensor:
     """Resamples (L, C) to (length, C) linearly."""
-    if len(table) == length:
+    if surely_equal((len(table),), (length,)):
         return table
     return F.interpolate(table.t()[None], size=length, mode="linear")[0].t()

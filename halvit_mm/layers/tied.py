@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import MultiHeadAttention
+from .linear import linear, rows, runs_as_written, weight_gradient
 
 
 class SignedGELU(nn.Module):
@@ -73,12 +74,75 @@ class TiedFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, dim) → (…, dim)."""
-        hidden = self.act(F.linear(x, self.weight, self.bias_in))
-        return F.linear(hidden, self.weight.t(), self.bias_out)
+        inputs = (x, self.weight, self.bias_in, self.bias_out)
+        act_learns = any(p.requires_grad for p in self.act.parameters())
+        if torch.is_grad_enabled() and runs_as_written() and not act_learns:
+            return _TiedFFN.apply(*_autocast(inputs), self.act)
+        return _tied_ffn(*inputs, self.act)
 
     def extra_repr(self) -> str:
         hidden_dim, dim = self.weight.shape
         return f"dim={dim}, hidden_dim={hidden_dim}"
+
+
+def _tied_ffn(
+    x: Tensor, weight: Tensor, bias_in: Tensor, bias_out: Tensor, act: nn.Module
+) -> Tensor:
+    if type(act) is nn.GELU and act.approximate == "none":
+        hidden = linear(x, weight, bias_in, gelu=True)
+    else:
+        hidden = act(linear(x, weight, bias_in))
+    return linear(hidden, weight.t(), bias_out)
+
+
+class _TiedFFN(torch.autograd.Function):
+    """Keeps the hidden layer before F only, and adds W's two gradients in place.
+
+    PyTorch by itself would keep it after F as well, a quarter of what a transformer block keeps,
+    and hold both gradients, each as large as W, until it adds them to a third.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias_in: Tensor, bias_out: Tensor, act: nn.Module
+    ) -> Tensor:
+        hidden = linear(x, weight, bias_in)
+        ctx.act = act
+        ctx.save_for_backward(x, weight, bias_in, bias_out, hidden)
+        return linear(act(hidden), weight.t(), bias_out)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias_in, bias_out, hidden = ctx.saved_tensors
+        if torch.is_grad_enabled():  # asked for gradients of gradients
+            inputs = [t for t in (x, weight, bias_in, bias_out) if t.requires_grad]
+            out = _tied_ffn(x, weight, bias_in, bias_out, ctx.act)
+            found = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))
+            return *(next(found) if need else None for need in ctx.needs_input_grad[:4]), None
+
+        of_x, of_weight, of_bias_in, of_bias_out, _ = ctx.needs_input_grad
+        with torch.enable_grad():
+            hidden = hidden.detach().requires_grad_()
+            activated = ctx.act(hidden)
+        grad_weight = weight_gradient(activated, grad) if of_weight else None
+        (grad_hidden,) = torch.autograd.grad(activated, hidden, linear(grad, weight))
+        if of_weight:
+            grad_weight.addmm_(rows(grad_hidden).t(), rows(x))
+        return (
+            linear(grad_hidden, weight.t()) if of_x else None,
+            grad_weight,
+            rows(grad_hidden).sum(0) if of_bias_in else None,
+            rows(grad).sum(0) if of_bias_out else None,
+            None,
+        )
+
+
+def _autocast(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The tensors as autocast would give them to each matrix product, cast once for all."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device) or torch.float64 in {t.dtype for t in tensors}:
+        return tensors
+    return tuple(t.to(torch.get_autocast_dtype(device)) for t in tensors)
 
 
 class TiedAttention(MultiHeadAttention):
@@ -115,10 +179,10 @@ class TiedAttention(MultiHeadAttention):
 
     def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bias_qk, bias_v = self.bias_qkv.split((2 * self.dim, self.dim))
-        q, k = F.linear(x, self.weight, bias_qk).chunk(2, dim=-1)
+        q, k = linear(x, self.weight, bias_qk).chunk(2, dim=-1)
         w_kv = self.weight[self.dim :]
-        return q, k, F.linear(x, w_kv.t(), bias_v)
+        return q, k, linear(x, w_kv.t(), bias_v)
 
     def project_out(self, x: Tensor) -> Tensor:
         w_q = self.weight[: self.dim]
-        return F.linear(x, w_q.t(), self.bias_out)
+        return linear(x, w_q.t(), self.bias_out)
