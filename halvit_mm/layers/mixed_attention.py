@@ -63,7 +63,7 @@ def mixed_attention(
         if mix_logits is not None:
             logits = mix_logits(logits)
         if mask is not None:
-            logits = logits.masked_fill(~mask, float("-inf"))
+            logits = torch.where(mask, logits, float("-inf"))
         weights = logits.softmax(dim=-1)
         if mix_weights is not None:
             weights = mix_weights(weights)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import MultiHeadAttention
-from .linear import linear, rows, runs_as_written, weight_gradient
+from .linear import autocast, linear, rows, runs_as_written, weight_gradient
 
 
 class SignedGELU(nn.Module):
@@ -74,10 +74,10 @@ class TiedFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, dim) → (…, dim)."""
-        inputs = (x, self.weight, self.bias_in, self.bias_out)
+        inputs = autocast(x, self.weight, self.bias_in, self.bias_out)
         act_learns = any(p.requires_grad for p in self.act.parameters())
         if torch.is_grad_enabled() and runs_as_written() and not act_learns:
-            return _TiedFFN.apply(*_autocast(inputs), self.act)
+            return _TiedFFN.apply(*inputs, self.act)
         return _tied_ffn(*inputs, self.act)
 
     def extra_repr(self) -> str:
@@ -137,14 +137,6 @@ class _TiedFFN(torch.autograd.Function):
         )
 
 
-def _autocast(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The tensors as autocast would give them to each matrix product, cast once for all."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device) or torch.float64 in {t.dtype for t in tensors}:
-        return tensors
-    return tuple(t.to(torch.get_autocast_dtype(device)) for t in tensors)
-
-
 class TiedAttention(MultiHeadAttention):
     """Multi-head attention with two square weights instead of four.
 
@@ -178,10 +170,10 @@ class TiedAttention(MultiHeadAttention):
         nn.init.zeros_(self.bias_out)
 
     def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bias_qk, bias_v = self.bias_qkv.split((2 * self.dim, self.dim))
-        q, k = linear(x, self.weight, bias_qk).chunk(2, dim=-1)
-        w_kv = self.weight[self.dim :]
-        return q, k, linear(x, w_kv.t(), bias_v)
+        x, weight, bias = autocast(x, self.weight, self.bias_qkv)
+        q, k = linear(x, weight, bias[: 2 * self.dim]).chunk(2, dim=-1)
+        w_kv = weight[self.dim :]
+        return q, k, linear(x, w_kv.t(), bias[2 * self.dim :])
 
     def project_out(self, x: Tensor) -> Tensor:
         w_q = self.weight[: self.dim]

@@ -97,7 +97,7 @@ def test_pytorch_does_what_onednn_is_not_asked_for():
     x = drawn(3, 5)
     assert ONEDNN not in operators(lambda: layer.double()(x.double()))
     layer.float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert ONEDNN not in operators(lambda: layer(x))
     with torch.backends.mkldnn.flags(enabled=False):
         assert ONEDNN not in operators(lambda: layer(x))
