@@ -47,8 +47,10 @@ def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
 
     Autocast by itself casts a weight once, but each transpose and each slice of it again.
     """
+    if not runs_as_written():
+        return tensors  # compilers cast once by themselves, and cannot follow the next question
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     wide = any(t is not None and t.dtype == torch.float64 for t in tensors)

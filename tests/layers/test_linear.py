@@ -101,6 +101,7 @@ def test_pytorch_does_what_onednn_is_not_asked_for():
         assert ONEDNN not in operators(lambda: layer(x))
     with torch.backends.mkldnn.flags(enabled=False):
         assert ONEDNN not in operators(lambda: layer(x))
+    assert Linear(5, 4, device="meta")(x.to("meta")).shape == (3, 4)
     assert ONEDNN not in str(torch.jit.trace(layer, x).inlined_graph)
     assert ONEDNN not in operators(lambda: torch.func.vmap(layer)(x))
 
