@@ -41,9 +41,10 @@ class OperationCounter(TorchDispatchMode):
 
     A read is an operation that computes from a parameter or from a view of it (W, ``W.t()``, a
     slice); it counts the elements of that view, each once however it is broadcast. Making a view
-    is no read. An operation that copies a weight (``contiguous``, ``cat``) reads it; what is
-    computed from the copy is not followed, so a layer that derives its weight anew from several
-    reads, as weight standardisation does, counts each of them.
+    is no read, nor is a copy of another layout (``W.t().contiguous()``), which stands for the
+    weight from then on. Any other operation on a weight (``cat``) reads it; what is computed from
+    its result is not followed, so a layer that derives its weight anew from several reads, as
+    weight standardisation does, counts each of them.
 
     Multiply-accumulates are those of convolutions, also deformable ones, and of matrix products,
     among them attention's, by PyTorch's own formulas; biases, norms, activations, resizing and
@@ -63,6 +64,7 @@ class OperationCounter(TorchDispatchMode):
         self.reads = {name: 0 for name, _ in module.named_parameters()}
         self.macs: Counter[str] = Counter()
         self._names = {storage_key(param): name for name, param in module.named_parameters()}
+        self._copies: list[Tensor] = []  # kept, or another tensor could get the key of one
         self._root = type(module).__name__  # what the tracker calls the outermost module
         self._modules = ModuleTracker()
 
@@ -83,6 +85,10 @@ class OperationCounter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if func is torch.ops.aten.clone.default and (key := storage_key(args[0])) in self._names:
+            self._names[storage_key(out)] = self._names[key]
+            self._copies.append(out)
+            return out
         views = {storage_key(tensor) for tensor in _tensors(out)}
         for tensor in _tensors((args, kwargs)):
             key = storage_key(tensor)

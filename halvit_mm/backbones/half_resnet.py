@@ -13,6 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import UserError
 from ..layers.bottleneck import DenseStage, Norm, TiedResNetStage, TiedResNeXtStage, conv3x3
 
 #: Blocks in each stage.
@@ -65,6 +66,8 @@ class HalfResNet(BaseModule):
 
     #: What turns a configuration into its dense twin.
     dense_twin: ClassVar[dict] = dict(tied_stages=())
+    #: For :func:`~halvit_mm.layers.fold_batch_norms`.
+    norm_follows: ClassVar[dict] = dict(bn1="conv1")
 
     def __init__(
         self,
@@ -195,15 +198,34 @@ class HalfResNet(BaseModule):
                     module.eval()
         return self
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Refuses the weights of a folded model: without its norms they would mean nothing here,
+        and mmengine, which leaves out what is missing, would load them without a word."""
+        name, conv = ("stem.0", self.stem[0]) if self.deep_stem else ("conv1", self.conv1)
+        if conv.bias is None and f"{prefix}{name}.bias" in state_dict:
+            raise UserError(
+                "the checkpoint is of a model whose BatchNorms were folded for inference: load the "
+                "checkpoint from before, or fold this model first"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _make_stem(
         self, in_channels: int, channels: int, norm: Norm, *, deep: bool, cifar: bool
     ) -> None:
         self.deep_stem = deep
         if deep:
             self.stem = nn.Sequential(
-                *(conv3x3(in_channels, channels // 2, stride=2), norm(channels // 2), nn.ReLU()),
-                *(conv3x3(channels // 2, channels // 2), norm(channels // 2), nn.ReLU()),
-                *(conv3x3(channels // 2, channels), norm(channels), nn.ReLU()),
+                *(
+                    conv3x3(in_channels, channels // 2, stride=2),
+                    norm(channels // 2),
+                    nn.ReLU(inplace=True),
+                ),
+                *(
+                    conv3x3(channels // 2, channels // 2),
+                    norm(channels // 2),
+                    nn.ReLU(inplace=True),
+                ),
+                *(conv3x3(channels // 2, channels), norm(channels), nn.ReLU(inplace=True)),
             )
         elif cifar:
             self.conv1 = conv3x3(in_channels, channels)
@@ -213,7 +235,7 @@ class HalfResNet(BaseModule):
             )
         if not deep:
             self.bn1 = norm(channels)
-            self.relu = nn.ReLU()
+            self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if cifar else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
     def _init_convolutions(self) -> None:

@@ -216,7 +216,8 @@ def roi_align_backward(
         )
     else:
         result = roi_max_backward(grad, boxes, argmax_y, argmax_x, shape)
-    grad_input.copy_(result)
+    # The caller made room as large as the feature map. It is given back instead of filled.
+    grad_input.set_(result.to(grad_input.dtype))
 
 
 def sigmoid_focal_loss_forward(

@@ -5,6 +5,7 @@ from .block import LayerScale, TransformerBlock
 from .bottleneck import DenseStage, TiedResNetStage, TiedResNeXtStage
 from .dense import DenseAttention, DenseFFN
 from .features import LayerFeatures
+from .folding import fold_batch_norms
 from .multiplexed import HeadMixer, LocalConv, MultiplexedBlock
 from .norm import LayerNorm2d
 from .position import adapt_position_embedding, resize_position_embedding
@@ -38,6 +39,7 @@ __all__ = [
     "WindowLayout",
     "WindowRelativePosition",
     "adapt_position_embedding",
+    "fold_batch_norms",
     "resize_position_embedding",
     "window_mask",
     "window_merge",

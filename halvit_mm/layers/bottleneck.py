@@ -13,6 +13,7 @@ divided by ``stride``, rounded up.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -103,10 +104,10 @@ class _TiedStage(nn.Module):
         with_cp: Recomputes each block in the backward pass.
 
     Attributes:
-        weight: W (width, out_channels, 1, 1), the only owner; Wᵀ is a view of it.
+        weight: W (width, out_channels, 1, 1), the only owner; Wᵀ is computed from it.
         widen: Brings the input to ``out_channels``.
         shortcut: Brings what bypasses the first block to its output's shape.
-        blocks: The blocks; they are called with W.
+        blocks: The blocks; they are called with W and Wᵀ.
     """
 
     block: type[nn.Module]
@@ -141,8 +142,11 @@ class _TiedStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, shortcut = self.enter(x)
+        # Wᵀ is laid out once for all blocks: each convolution would copy a transposed view, and
+        # the gradient of each use be transposed before it is added.
+        transposed = self.weight.flatten(1).t().contiguous()[..., None, None]
         for i, block in enumerate(self.blocks):
-            x = _run(self.with_cp, block, x, self.weight, shortcut if i == 0 else x)
+            x = _run(self.with_cp, block, x, self.weight, transposed, shortcut if i == 0 else x)
         return x
 
     def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,6 +156,8 @@ class _TiedStage(nn.Module):
 
 class TiedBottleneck(nn.Module):
     """``ReLU(BN(Wᵀ G(W x)) + shortcut)``, G = BN, ReLU, 3×3 convolution, BN, ReLU."""
+
+    norm_follows: ClassVar[dict] = dict(bn1="shared", bn2="conv2", bn3="shared")
 
     def __init__(
         self, width: int, out_channels: int, *, stride: int, dilation: int, groups: int, norm: Norm
@@ -163,10 +169,13 @@ class TiedBottleneck(nn.Module):
         self.bn2 = norm(width)
         self.bn3 = norm(out_channels)
 
-    def forward(self, x: Tensor, weight: Tensor, shortcut: Tensor) -> Tensor:
-        h = F.relu(self.bn1(F.conv2d(x, weight)))
-        h = F.relu(self.bn2(self.conv2(h)))
-        return F.relu(self.bn3(F.conv2d(h, weight.transpose(0, 1))) + shortcut)
+    def forward(self, x: Tensor, weight: Tensor, transposed: Tensor, shortcut: Tensor) -> Tensor:
+        # In place, as in torchvision's blocks: no norm needs its output in the backward pass.
+        h = F.relu(self.bn1(F.conv2d(x, weight)), inplace=True)
+        h = F.relu(self.bn2(self.conv2(h)), inplace=True)
+        h = self.bn3(F.conv2d(h, transposed))
+        h += shortcut
+        return F.relu(h, inplace=True)
 
 
 class TiedResNetStage(_TiedStage):
@@ -220,6 +229,8 @@ class TiedResNetStage(_TiedStage):
 class TiedPreNormBottleneck(nn.Module):
     """``ReLU(BN(Wᵀ G(W ReLU(BN(x)))) + shortcut)``, G = 3×3 convolution, BN, ReLU."""
 
+    norm_follows: ClassVar[dict] = dict(bn0="input", bn2="conv2", bn3="shared")
+
     def __init__(
         self, width: int, out_channels: int, *, stride: int, dilation: int, groups: int, norm: Norm
     ) -> None:
@@ -229,10 +240,13 @@ class TiedPreNormBottleneck(nn.Module):
         self.bn2 = norm(width)
         self.bn3 = norm(out_channels)
 
-    def forward(self, x: Tensor, weight: Tensor, shortcut: Tensor) -> Tensor:
-        h = self.conv2(F.conv2d(F.relu(self.bn0(x)), weight))
-        h = F.conv2d(F.relu(self.bn2(h)), weight.transpose(0, 1))
-        return F.relu(self.bn3(h) + shortcut)
+    def forward(self, x: Tensor, weight: Tensor, transposed: Tensor, shortcut: Tensor) -> Tensor:
+        # In place, as in torchvision's blocks: no norm needs its output in the backward pass.
+        h = self.conv2(F.conv2d(F.relu(self.bn0(x), inplace=True), weight))
+        h = F.conv2d(F.relu(self.bn2(h), inplace=True), transposed)
+        h = self.bn3(h)
+        h += shortcut
+        return F.relu(h, inplace=True)
 
 
 class TiedResNeXtStage(_TiedStage):

@@ -65,6 +65,10 @@ class SimpleFeaturePyramid(BaseModule):
             ``num_outs`` maps (B, out_channels, ·, ·), finest first.
         """
         outs = [level(inputs[-1]) for level in self.levels]
+        if outs[0].device.type == "cpu":
+            # The norms leave channels last in memory. RoIAlign and 1×1 convolutions on one thread
+            # would each make a copy of their own, and gradients in two layouts be added up.
+            outs = [out.contiguous() for out in outs]
         for i, conv in enumerate(self.extra_convs):
             outs.append(conv(F.relu(outs[-1]) if i else outs[-1]))
         for _ in range(self.num_subsampled):

@@ -53,6 +53,17 @@ def test_a_view_is_not_read_before_it_is_used():
     assert count(Views(3, 4), (2, 4)).reads == dict(weight=0, bias=4)
 
 
+def test_a_transpose_laid_out_once_is_read_at_each_use():
+    class Repeated(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            transposed = self.weight.t().contiguous()
+            for _ in range(3):
+                x = F.linear(F.linear(x, self.weight), transposed)
+            return x
+
+    assert count(Repeated(3, 4, bias=False), (2, 3)).reads == dict(weight=6 * 12)
+
+
 def test_a_convolution_read_as_its_transpose():
     class TiedConv(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:

@@ -300,3 +300,29 @@ def test_resolves_from_every_scope(scope):
 def test_wrong_options_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         HalfResNet(**options)
+
+
+@pytest.mark.parametrize("options", [{}, dict(tied_stages=(1, 2, 3, 4)), dict(avg_down=True)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_channels_last_is_kept_throughout(family, options):
+    """No part lays its output out anew; results and gradients are those of the usual layout."""
+    plain = small(family, **options).double()
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    laid_out = {}
+    for name, module in last.named_modules():
+        module.register_forward_hook(
+            lambda module, args, out, name=name: laid_out.update(
+                {name: all(m.is_contiguous(memory_format=torch.channels_last) for m in maps(out))}
+            )
+        )
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    for model, images in ((plain, x), (last, x.contiguous(memory_format=torch.channels_last))):
+        sum(m.square().mean() for m in model(images)).backward()
+    assert len(laid_out) > 100
+    assert [name for name, kept in laid_out.items() if not kept] == []
+    for own, other in zip(last.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-8, atol=1e-10)
+
+
+def maps(out: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return out if isinstance(out, tuple) else (out,)

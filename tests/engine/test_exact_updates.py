@@ -220,7 +220,10 @@ class UntiedCNN:
                 block.forward = _untied_bottleneck(block)
                 self.copies.setdefault(f"{stage}.weight", []).append(name)
         for name in self.copies:
-            self.model.get_submodule(name.removesuffix(".weight")).weight = None
+            stage = self.model.get_submodule(name.removesuffix(".weight"))
+            shape = stage.weight.shape
+            del stage.weight
+            stage.weight = torch.full(shape, math.nan)  # no parameter, and no block's business
 
     def expand(self, weights: Weights) -> Weights:
         untied = {name: w for name, w in weights.items() if name not in self.copies}
@@ -243,7 +246,7 @@ class UntiedCNN:
 
 
 def _untied_bottleneck(block: TiedBottleneck) -> Callable[..., Tensor]:
-    def forward(x: Tensor, weight: None, shortcut: Tensor) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, transposed: Tensor, shortcut: Tensor) -> Tensor:
         h = F.relu(block.bn1(F.conv2d(x, block.narrow)))
         h = F.relu(block.bn2(block.conv2(h)))
         return F.relu(block.bn3(F.conv2d(h, block.widen)) + shortcut)

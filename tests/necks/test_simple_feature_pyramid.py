@@ -40,6 +40,18 @@ def test_uses_the_last_map_only():
 
 
 @pytest.mark.parametrize("extra_convs", [False, True])
+def test_maps_are_contiguous_whatever_the_input_is(extra_convs):
+    """RoIAlign would copy others, for boxes and for masks again."""
+    neck = SimpleFeaturePyramid(in_channels=24, out_channels=16, extra_convs=extra_convs)
+    x = torch.randn(2, 24, 6, 10)
+    outs = neck((x,))
+    others = neck((x.contiguous(memory_format=torch.channels_last),))  # as backbones give it
+    for out, other in zip(outs, others, strict=True):
+        assert out.is_contiguous() and other.is_contiguous()
+        torch.testing.assert_close(other, out)
+
+
+@pytest.mark.parametrize("extra_convs", [False, True])
 def test_every_parameter_learns(extra_convs):
     neck = SimpleFeaturePyramid(in_channels=8, out_channels=8, extra_convs=extra_convs)
     sum(out.square().sum() for out in neck((torch.randn(1, 8, 4, 4),))).backward()

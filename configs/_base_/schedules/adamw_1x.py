@@ -8,7 +8,8 @@ optim_wrapper = dict(
     _delete_=True,
     type="OptimWrapper",
     constructor="LayerDecayOptimWrapperConstructor",
-    optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    # One kernel for the whole step, on GPU and CPU.
+    optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
         layer_decay_rate=0.8,
         # Biases and norms are the 1-D parameters; a rule by name would miss `bias_qkv`.
