@@ -9,7 +9,7 @@ DIGITS = configs/digits/mask_rcnn_halvit_digits.py
 DIGITS_DATA = data/digits/dataset.json
 DEMO = work_dirs/demo
 
-.PHONY: install demo test test-full check-env lint format lock clean
+.PHONY: install demo test test-full benchmark check-env lint format lock clean
 
 install:
 	@$(PYTHON) tools/install.py $(VENV)
@@ -25,12 +25,21 @@ demo: install $(DIGITS_DATA)
 	$(RUN) tools/draw_predictions.py $(DIGITS) $(DEMO)/predictions.pkl $(DEMO)/predictions.png
 	$(RUN) tools/analyze_run.py $(DEMO) --out $(DEMO)/curves.png
 
+# As many processes as cores, up to eight, with one thread each. glibc keeps freed memory: to hand
+# back every tensor and fault it in anew takes longer than most tests, in virtual machines at least.
+TEST = OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 8
+
 test: install
-	$(RUN) -m pytest
+	$(TEST)
 
 # The tests that take minutes each, as well.
 test-full: install
-	$(RUN) -m pytest --full
+	$(TEST) --full
+
+# Whether the comparison with dense peers works, on small models; --help names the real ones.
+benchmark: install
+	$(RUN) tools/benchmark.py --quick --out work_dirs/benchmark
 
 check-env: install
 	$(RUN) tools/check_env.py
@@ -43,10 +52,11 @@ format: install
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-# Pins everything anew for all supported Pythons and platforms.
+# Pins everything anew for all supported Pythons and platforms; torch.txt is pinned by hand.
 lock: install
 	$(RUN) -m uv pip compile --quiet --universal --python-version 3.10 \
 	  --override requirements/overrides.txt --no-emit-package opencv-python \
+	  --excludes requirements/torch.txt \
 	  --custom-compile-command "make lock" \
 	  requirements/runtime.in requirements/dev.in -o requirements/lock.txt
 

@@ -36,6 +36,7 @@ setup(
             "pycocotools>=2.0.8",
             "scikit-learn>=1.4",
         ],
-        "dev": ["pytest", "pytest-timeout", "ruff", "pre-commit"],
+        "benchmark": ["timm"],  # a peer to compare with
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "pre-commit"],
     },
 )

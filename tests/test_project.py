@@ -22,6 +22,18 @@ def test_layers_need_no_openmmlab(root):
     assert run.stdout.startswith("TiedFFN(")
 
 
+def test_import_is_light(root):
+    """Registering costs no more than mmengine does: what few need, or only runs, comes later."""
+    code = (
+        "import sys, halvit_mm\n"
+        "late = {'mmcv', 'mmdet', 'mmpretrain', 'timm', 'matplotlib', 'pycocotools', 'scipy'}\n"
+        "late |= {f'halvit_mm.{r}' for r in ('benchmark', 'distillation', 'visualization')}\n"
+        "print(*sorted(late & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split()) == (0, []), run.stdout + run.stderr
+
+
 def test_everything_is_pinned(root):
     lines = (root / "requirements" / "lock.txt").read_text().splitlines()
     packages = [line for line in lines if line and not line.startswith((" ", "#"))]
