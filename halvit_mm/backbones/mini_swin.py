@@ -13,10 +13,10 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..layers import LayerFeatures, MultiplexedBlock, WindowLayout
 from ..layers.checkpointing import checkpointed
+from ..layers.sizes import pad_to_grid
 from .options import check_share, parse_arch, parse_indices, parse_parts
 
 #: Width of the first stage, layers and heads of each stage, and the published sharing.
@@ -44,8 +44,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, H · W, dim) → (B, ⌈H/2⌉ · ⌈W/2⌉, 2 dim) and their map's size."""
-        height, width = size
-        x = F.pad(x.unflatten(1, size), (0, 0, 0, width % 2, 0, height % 2))
+        x = pad_to_grid(x.unflatten(1, size), (2, 2), channels_last=True)
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H/2, 2 rows, W/2, 2 columns, dim)
         size = (x.shape[1], x.shape[3])
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)
@@ -246,8 +245,7 @@ class MiniSwin(BaseModule):
         Returns:
             What the backbone returns, and the features of each layer asked for.
         """
-        height, width = x.shape[-2:]
-        x = self.patch_embed(F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size)))
+        x = self.patch_embed(pad_to_grid(x, (self.patch_size, self.patch_size)))
         size = (x.shape[-2], x.shape[-1])
         x = self.patch_norm(x.flatten(2).transpose(1, 2))
         outs, features = [], {}

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..layers import LayerFeatures, adapt_position_embedding, resize_position_embedding
 from ..layers.checkpointing import checkpointed
+from ..layers.sizes import pad_to_grid
 from .options import pair, parse_arch, parse_indices
 
 OUT_TYPES = ("cls_token", "avg_featmap", "featmap", "raw")
@@ -140,9 +140,7 @@ class PlainViT(BaseModule):
 
     def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images (B, C, height, width) → tokens (B, N, dim) and the map's size (H, W)."""
-        height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
-        x = self.patch_embed(x)
+        x = self.patch_embed(pad_to_grid(x, (self.patch_size, self.patch_size)))
         size = (x.shape[-2], x.shape[-1])
         extra = self.num_extra_tokens
         pos = resize_position_embedding(self.pos_embed[:, extra:], self.grid_size, size)

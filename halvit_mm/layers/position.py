@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .window import Size
+from .sizes import Size, surely_equal
 
 
 def resize_position_embedding(pos: Tensor, source: Size, target: Size) -> Tensor:
@@ -20,7 +20,7 @@ def resize_position_embedding(pos: Tensor, source: Size, target: Size) -> Tensor
     Returns:
         (1, target height · target width, C) in the dtype of ``pos``.
     """
-    if source == target:
+    if surely_equal(source, target):
         return pos
     grid = pos.unflatten(1, source).permute(0, 3, 1, 2)
     # Half precision is too coarse for the bicubic kernel's sums.

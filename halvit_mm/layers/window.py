@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-Size = tuple[int, int]
+from .sizes import Size, fit, grid_size, pad_to_grid, surely_equal
 
 
 def window_partition(x: Tensor, window: Size) -> Tensor:
@@ -18,19 +17,18 @@ def window_partition(x: Tensor, window: Size) -> Tensor:
         Tokens (B · ⌈H/h⌉ · ⌈W/w⌉, h · w, C), the windows of one image in row-major order.
     """
     (batch, height, width, channels), (h, w) = x.shape, window
-    rows, columns = window_grid((height, width), window)
-    if (rows * h, columns * w) != (height, width):
-        x = F.pad(x, (0, 0, 0, columns * w - width, 0, rows * h - height))
+    rows, columns = grid_size((height, width), window)
+    x = pad_to_grid(x, window, channels_last=True)
     x = x.reshape(batch, rows, h, columns, w, channels).transpose(2, 3)
-    return x.reshape(-1, h * w, channels)
+    return x.reshape(batch * rows * columns, h * w, channels)
 
 
 def window_merge(windows: Tensor, window: Size, size: Size) -> Tensor:
     """Inverse of :func:`window_partition`: (B · nW, h · w, C) → map (B, H, W, C) of ``size``."""
-    (height, width), (h, w) = size, window
-    rows, columns = window_grid(size, window)
-    x = windows.reshape(-1, rows, columns, h, w, windows.shape[-1]).transpose(2, 3)
-    return x.reshape(-1, rows * h, columns * w, windows.shape[-1])[:, :height, :width]
+    (rows, columns), (h, w) = grid_size(size, window), window
+    batch, channels = len(windows) // (rows * columns), windows.shape[-1]
+    x = windows.reshape(batch, rows, columns, h, w, channels).transpose(2, 3)
+    return fit(x.reshape(batch, rows * h, columns * w, channels), size, channels_last=True)
 
 
 def window_mask(size: Size, window: Size, device: torch.device) -> Tensor | None:
@@ -39,16 +37,11 @@ def window_mask(size: Size, window: Size, device: torch.device) -> Tensor | None
     Returns:
         Boolean (nW, h · w), True for the tokens of the map; None if the map divides into windows.
     """
-    rows, columns = window_grid(size, window)
-    if (rows * window[0], columns * window[1]) == size:
+    rows, columns = grid_size(size, window)
+    if surely_equal((rows * window[0], columns * window[1]), size):
         return None
     ones = torch.ones(1, *size, 1, dtype=torch.bool, device=device)
     return window_partition(ones, window).squeeze(-1)
-
-
-def window_grid(size: Size, window: Size) -> Size:
-    """Number of windows down and across that cover a map."""
-    return -(-size[0] // window[0]), -(-size[1] // window[1])
 
 
 class WindowLayout:
@@ -75,7 +68,13 @@ class WindowLayout:
         regions: Size | None = None,
     ) -> None:
         self.size = size
-        self.window = (min(window[0], size[0]), min(window[1], size[1])) if window else size
+        self.window = tuple(
+            w if w < side else side  # not `min`, of which a compiler would make a third size
+            for w, side in zip(window or size, size, strict=True)
+        )
+        rows, columns = grid_size(size, self.window)
+        #: Size of the map that its windows make up.
+        self.padded = (rows * self.window[0], columns * self.window[1])
         self.shift = shift
         self.regions = shift if regions is None else regions
         # The layers of a stage share a layout, and so its masks, by device and number of images.
@@ -93,12 +92,10 @@ class WindowLayout:
         """Inverse of :meth:`partition`: (B · nW, h · w, C) → (B, H · W, C)."""
         if self.is_whole:
             return windows
-        rows, columns = window_grid(self.size, self.window)
-        padded = (rows * self.window[0], columns * self.window[1])
-        x = window_merge(windows, self.window, padded)
+        x = window_merge(windows, self.window, self.padded)
         if any(self.shift):
             x = x.roll(self.shift, (1, 2))
-        return x[:, : self.size[0], : self.size[1]].flatten(1, 2)
+        return fit(x, self.size, channels_last=True).flatten(1, 2)
 
     def mask(self, x: Tensor) -> Tensor | None:
         """What the tokens of :meth:`partition`'s windows may attend to, for each image of a batch.
@@ -124,15 +121,13 @@ class WindowLayout:
     def _mask(self, device: torch.device) -> Tensor | None:
         """Boolean (nW, 1 or h · w, h · w)."""
         mask = None
-        rows, columns = window_grid(self.size, self.window)
-        padded = (rows * self.window[0], columns * self.window[1])
-        if padded != self.size:
+        if not surely_equal(self.padded, self.size):
             real = torch.ones(1, *self.size, 1, dtype=torch.bool, device=device)
             mask = self._cut(real)[:, None, :, 0]
         if any(self.regions):
             of_rows, of_columns = (
                 _regions(*lengths, device)
-                for lengths in zip(padded, self.window, self.regions, strict=True)
+                for lengths in zip(self.padded, self.window, self.regions, strict=True)
             )
             regions = (3 * of_rows[:, None] + of_columns)[None, :, :, None]
             regions = window_partition(regions, self.window)[..., 0]
@@ -144,9 +139,8 @@ class WindowLayout:
 
     def _cut(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) → windows; padding comes before the shift, as in Swin."""
-        (height, width), (h, w) = self.size, self.window
         if any(self.shift):
-            x = F.pad(x, (0, 0, 0, -width % w, 0, -height % h))
+            x = pad_to_grid(x, self.window, channels_last=True)
             x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
         return window_partition(x, self.window)
 
