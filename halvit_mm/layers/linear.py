@@ -16,6 +16,8 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C._has_
 _ONEDNN_DTYPES = {torch.float32}
 if _ONEDNN is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     _ONEDNN_DTYPES.add(torch.bfloat16)
+#: Multiply-accumulates below which MKL is as quick or quicker.
+_LEAST_PRODUCTS = 2**25
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
@@ -76,7 +78,9 @@ def _onednn_can(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in _ONEDNN_DTYPES
         and x.device.type == "cpu"
-        and x.numel() > 0
+        and x.numel() * len(weight) >= _LEAST_PRODUCTS
+        and 1 in weight.stride()
+        and 0 not in weight.stride()  # an expanded tensor, which oneDNN is very slow with
         and torch.backends.mkldnn.enabled
         and runs_as_written()
     )

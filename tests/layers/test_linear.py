@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from halvit_mm.layers import SignedGELU, TiedFFN
-from halvit_mm.layers.linear import Linear, linear
+from halvit_mm.layers.linear import _ONEDNN, Linear, linear
 
 ONEDNN = "mkldnn::_linear_pointwise"
 DIM, HIDDEN, TOKENS = 6, 20, 7
@@ -35,10 +35,12 @@ def drawn(*shape: int, seed: int = 0, **options) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **options)
 
 
-needs_onednn = pytest.mark.skipif(
-    ONEDNN not in operators(lambda: linear(drawn(2, 3), drawn(4, 3))),
-    reason="this PyTorch has no oneDNN",
-)
+needs_onednn = pytest.mark.skipif(_ONEDNN is None, reason="this PyTorch has no oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def _onednn_for_small_products(monkeypatch):
+    monkeypatch.setattr("halvit_mm.layers.linear._LEAST_PRODUCTS", 1)
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (0, 5)])
@@ -97,6 +99,8 @@ def test_pytorch_does_what_onednn_is_not_asked_for():
     x = drawn(3, 5)
     assert ONEDNN not in operators(lambda: layer.double()(x.double()))
     layer.float()
+    # The gradient of a sum is one number, expanded.
+    assert ONEDNN not in operators(lambda: linear(x, torch.ones(1, 1).expand(4, 5)))
     with torch.autocast("cpu", torch.float16):
         assert ONEDNN not in operators(lambda: layer(x))
     with torch.backends.mkldnn.flags(enabled=False):
@@ -104,6 +108,13 @@ def test_pytorch_does_what_onednn_is_not_asked_for():
     assert Linear(5, 4, device="meta")(x.to("meta")).shape == (3, 4)
     assert ONEDNN not in str(torch.jit.trace(layer, x).inlined_graph)
     assert ONEDNN not in operators(lambda: torch.func.vmap(layer)(x))
+
+
+@needs_onednn
+def test_small_products_are_left_to_pytorch(monkeypatch):
+    monkeypatch.undo()
+    assert ONEDNN not in operators(lambda: linear(drawn(3, 5), drawn(4, 5)))
+    assert ONEDNN in operators(lambda: linear(drawn(1024, 256), drawn(256, 256)))
 
 
 class Kept:
