@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import MultiHeadAttention
-from .linear import autocast, linear, rows, runs_as_written, weight_gradient
+from .linear import autocast, linear, rows, runs_as_written
 
 
 class SignedGELU(nn.Module):
@@ -88,7 +88,7 @@ class TiedFFN(nn.Module):
 def _tied_ffn(
     x: Tensor, weight: Tensor, bias_in: Tensor, bias_out: Tensor, act: nn.Module
 ) -> Tensor:
-    if type(act) is nn.GELU and act.approximate == "none":
+    if _is_gelu(act):
         hidden = linear(x, weight, bias_in, gelu=True)
     else:
         hidden = act(linear(x, weight, bias_in))
@@ -121,11 +121,9 @@ class _TiedFFN(torch.autograd.Function):
             return *(next(found) if need else None for need in ctx.needs_input_grad[:4]), None
 
         of_x, of_weight, of_bias_in, of_bias_out, _ = ctx.needs_input_grad
-        with torch.enable_grad():
-            hidden = hidden.detach().requires_grad_()
-            activated = ctx.act(hidden)
-        grad_weight = weight_gradient(activated, grad) if of_weight else None
-        (grad_hidden,) = torch.autograd.grad(activated, hidden, linear(grad, weight))
+        activated, gradient_of_hidden = _activate(ctx.act, hidden)
+        grad_weight = rows(activated).t() @ rows(grad) if of_weight else None
+        grad_hidden = gradient_of_hidden(linear(grad, weight))
         if of_weight:
             grad_weight.addmm_(rows(grad_hidden).t(), rows(x))
         return (
@@ -135,6 +133,21 @@ class _TiedFFN(torch.autograd.Function):
             rows(grad).sum(0) if of_bias_out else None,
             None,
         )
+
+
+def _activate(act: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``act(x)``, and what turns its gradient, once and perhaps in place, into that of ``x``."""
+    if _is_gelu(act):
+        backward = torch.ops.aten.gelu_backward.grad_input
+        return F.gelu(x), lambda grad: backward(grad, x, approximate="none", grad_input=grad)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        activated = act(x)
+    return activated.detach(), lambda grad: torch.autograd.grad(activated, x, grad)[0]
+
+
+def _is_gelu(act: nn.Module) -> bool:
+    return type(act) is nn.GELU and act.approximate == "none"
 
 
 class TiedAttention(MultiHeadAttention):
