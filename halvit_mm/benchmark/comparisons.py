@@ -6,7 +6,7 @@ A new comparison is one more entry in :data:`COMPARISONS`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .sources import FromConfig, FromTimm, FromTorchvision, Source
+from .sources import Folded, FromConfig, FromTimm, FromTorchvision, Source
 from .start_up import BUILD_MMDET, BUILD_OURS, IMPORT_OURS, Script
 
 
@@ -188,6 +188,20 @@ COMPARISONS: dict[str, Comparison] = {
     ),
     "half_resnet50": _half_cnn(
         "half_resnet50", "HalfResNet-50", "resnet50", _time_targets(1.05, 1.10)
+    ),
+    "half_resnet50_folded": Comparison(
+        ours=Contestant(
+            label="HalfResNet-50, folded",
+            source=Folded(FromConfig("imagenet/half_resnet50_imagenet.py")),
+        ),
+        peers=(
+            Contestant(
+                label="torchvision resnet50, folded", source=Folded(FromTorchvision("resnet50"))
+            ),
+            Contestant(label="torchvision resnet50", source=FromTorchvision("resnet50")),
+        ),
+        modes=("inference",),
+        convolutional=True,
     ),
     "half_resnext101": _half_cnn("half_resnext101", "HalfResNeXt-101", "resnext101_32x8d"),
     "mini_deit_tiny": _mini_deit("tiny"),

@@ -129,6 +129,25 @@ class FromTorchvision:
         return torchvision.models.get_model(self.name, weights=None, **self.options)
 
 
+@dataclass(frozen=True)
+class Folded:
+    """A CNN whose BatchNorms are folded, for inference only."""
+
+    source: Source
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return self.source.requires
+
+    def load(self) -> None:
+        self.source.load()
+
+    def build(self) -> nn.Module:
+        from ..layers import fold_batch_norms
+
+        return fold_batch_norms(self.source.build().eval())
+
+
 def _forget_checkpoints(node: Any) -> None:
     """Takes out of a config what would read weights, from a file or the network."""
     if isinstance(node, dict):
