@@ -21,7 +21,7 @@ def _convolution_flops(x: Tensor, weight: Tensor, *_: Any, out_val: Tensor) -> i
 
 
 #: FLOPs of an operation, from its arguments and its result.
-_FORMULAS = dict(flop_registry)
+_FORMULAS = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
 for _name, _formula in (
     ("_linear_pointwise", _linear_flops),
     ("_convolution_pointwise", _convolution_flops),

@@ -47,6 +47,12 @@ def test_tied_layers_count_whatever_multiplies(mode):
         assert count_flops(lambda: layer(x)) == 2 * 2 * 18 * 16 * 64
 
 
+def test_a_training_step_of_a_tied_layer_counts_all_six_products():
+    layer, x = TiedFFN(16, 64), torch.randn(2, 9, 16, requires_grad=True)
+    step = lambda: layer(x).backward(torch.ones(2, 9, 16))  # noqa: E731
+    assert count_flops(step) == 6 * 2 * 18 * 16 * 64
+
+
 def test_rates_of_this_machine():
     rates = roofline(1, "cpu")
     assert set(rates) == {"fp32", "bf16", "bytes"}
