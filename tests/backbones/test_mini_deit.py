@@ -89,12 +89,12 @@ def test_layers_and_blocks(share):
 @pytest.mark.parametrize(
     ("transforms", "parts"),
     [
-        (True, {"norm", "mix_logits", "mix_weights", "rel_pos"}),
-        (("norm",), {"norm"}),
-        (["mix_logits", "rel_pos"], {"mix_logits", "rel_pos"}),
-        (("mix_weights",), {"mix_weights"}),
-        (False, set()),
-        ((), set()),
+        (True, ("norm", "mix_logits", "mix_weights", "rel_pos")),
+        (("norm",), ("norm",)),
+        (["mix_logits", "rel_pos"], ("mix_logits", "rel_pos")),
+        (("mix_weights",), ("mix_weights",)),
+        (False, ()),
+        ((), ()),
     ],
     ids=str,
 )

@@ -95,12 +95,12 @@ def test_layers_and_blocks(arch, share, blocks):
 @pytest.mark.parametrize(
     ("transforms", "parts"),
     [
-        (True, {"norm", "mix_logits", "mix_weights", "local"}),
-        (("norm",), {"norm"}),
-        (["mix_logits", "local"], {"mix_logits", "local"}),
-        (("mix_weights",), {"mix_weights"}),
-        (False, set()),
-        ((), set()),
+        (True, ("norm", "mix_logits", "mix_weights", "local")),
+        (("norm",), ("norm",)),
+        (["mix_logits", "local"], ("mix_logits", "local")),
+        (("mix_weights",), ("mix_weights",)),
+        (False, ()),
+        ((), ()),
     ],
     ids=str,
 )
