@@ -61,6 +61,8 @@ def test_turns_alternate(monkeypatch):
         return turn(record, function, *args)
 
     monkeypatch.setattr(measure._Record, "turn", noting)
+    # Else processes with the usual allocator have turns of their own, for memory.
+    monkeypatch.setattr(measure, "usual_allocator", dict)
     cell_of(against(Tiny(Tied), Tiny(Tied)), "inference", rounds=3, steps=1)
     assert calls == ["ours", "peer 1", "peer 1", "ours", "ours", "peer 1"]
 
