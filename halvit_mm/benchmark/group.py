@@ -35,7 +35,7 @@ class Worker:
         context: SpawnContext = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,))
-        with _environment(environment):
+        with _environment(environment), _deaf_to_ctrl_c():
             self._process.start()
         theirs.close()
 
@@ -113,6 +113,22 @@ def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
         yield
     finally:
         _set(before)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started meanwhile never see SIGINT; this one gets it afterwards.
+
+    Ctrl-C is for the parent, which ends them. They would be struck while they still import.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _set(variables: Mapping[str, str | None]) -> None:

@@ -32,8 +32,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool 
     Returns:
         (…, out).
     """
-    if runs_as_written():
-        x, weight, bias = autocast(x, weight, bias)
+    x, weight, bias = autocast(x, weight, bias)
     if not _onednn_can(x, weight):
         x = F.linear(x, weight, bias)
         return F.gelu(x) if gelu else x

@@ -1,7 +1,7 @@
 """The classification configs: sizes, controls, recipes, and a step of training."""
 
 import math
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -576,8 +576,16 @@ def test_the_published_pairs_of_layers_fit(monkeypatch):
     assert model._pairs == dict(attention=published, hidden=published)
 
 
-@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
-def test_the_teacher_of_mini_deit_asks_for_timm():
+def test_the_teacher_of_mini_deit_asks_for_timm(monkeypatch):
+    from mmpretrain.models import TimmClassifier
+    from mmpretrain.utils import dependency
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(dependency, "distribution", missing)
+    init = dependency.require("timm")(TimmClassifier.__init__)  # as if imported without timm
+    monkeypatch.setattr(TimmClassifier, "__init__", init)
     model = build(load("imagenet/mini_deit_tiny_distilled_imagenet"))
     with pytest.raises(UserError, match=r"regnety_16gf\.py: .*pip install \"timm\""):
         model.init_weights()
