@@ -2,6 +2,7 @@
 
 python tools/convert_checkpoint.py resnet50-official.pth half_resnet50.pth
 python tools/convert_checkpoint.py resnet50-torchvision.pth dense.pth --tied-stages
+python tools/convert_checkpoint.py deit_base_patch16_224.pth dense_vit.pth
 python tools/convert_checkpoint.py mini-swin-base.pth base_384.pth --img-size 384 --window-size 12
 python tools/convert_checkpoint.py work_dirs/run/epoch_300.pth for_minivit.pth --to-official
 """
@@ -32,13 +33,20 @@ def main() -> None:
         "--img-size",
         type=int,
         metavar="PIXELS",
-        help="side of the images that a Mini-DeiT or Mini-Swin is to be for (default: as it is)",
+        help="side of the images that a ViT, Mini-DeiT or Mini-Swin is to be for "
+        "(default: as it is)",
     )
     parser.add_argument(
         "--window-size",
         type=int,
         metavar="TOKENS",
-        help="side of the windows that a Mini-Swin is to have (default: as it is)",
+        help="side of the windows that a Swin or Mini-Swin is to have (default: as it is)",
+    )
+    parser.add_argument(
+        "--num-heads",
+        type=int,
+        metavar="HEADS",
+        help="attention heads of a dense ViT, which its weights do not tell (default: width / 64)",
     )
     parser.add_argument(
         "--to-official",
@@ -46,8 +54,10 @@ def main() -> None:
         help="turns this project's Mini-DeiT or Mini-Swin into a file for MiniViT's own code",
     )
     args = parser.parse_args()
-    if args.to_official and args.tied_stages is not None:
-        raise UserError("--tied-stages does not go with --to-official: leave it away")
+    for option in ("tied_stages", "num_heads"):
+        if args.to_official and getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} does not go with --to-official: leave it away")
 
     from halvit_mm.checkpoints.conversion import convert_file, export_file
 
@@ -55,7 +65,8 @@ def main() -> None:
     if args.to_official:
         print(export_file(args.source, args.target, **sizes).summary())
     else:
-        conversion = convert_file(args.source, args.target, tied_stages=args.tied_stages, **sizes)
+        of_dense = dict(tied_stages=args.tied_stages, num_heads=args.num_heads)
+        conversion = convert_file(args.source, args.target, **of_dense, **sizes)
         print(conversion.summary(args.target))
     print(f"the weights are in {args.target}")
 

@@ -55,6 +55,9 @@ class HaLViT(PlainViT):
         signed_ffn: Half of the hidden units of the feed-forward write with a minus sign
             (:class:`~halvit_mm.layers.SignedGELU`); ours, not in the paper.
         init_std: Standard deviation of the initial weights of attention and feed-forward.
+        second_scale: Lets the second use of each tied weight scale the weight's rows
+            (:class:`~halvit_mm.layers.SecondUse`); ours, for models that were dense before.
+        second_rank: Rank of a matrix that the second use of each tied weight adds to it; 0 none.
         frozen_stages: 0 freezes the embeddings, n > 0 the first n blocks as well; −1 nothing.
         with_cp: Recomputes each block in the backward pass instead of keeping its activations.
         init_cfg: mmengine's initialisation; ``dict(type="PretrainedBackbone", checkpoint=FILE)``
@@ -87,6 +90,8 @@ class HaLViT(PlainViT):
         drop_path_rate: float = 0.0,
         signed_ffn: bool = False,
         init_std: float = 0.02,
+        second_scale: bool = False,
+        second_rank: int = 0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -120,6 +125,8 @@ class HaLViT(PlainViT):
                 drop_path=drop_path_rate * i / last,
                 signed_ffn=signed_ffn,
                 init_std=init_std,
+                second_scale=second_scale,
+                second_rank=second_rank,
             )
             for i, window in enumerate(self.windows)
         )

@@ -245,9 +245,7 @@ class MiniSwin(BaseModule):
         Returns:
             What the backbone returns, and the features of each layer asked for.
         """
-        x = self.patch_embed(pad_to_grid(x, (self.patch_size, self.patch_size)))
-        size = (x.shape[-2], x.shape[-1])
-        x = self.patch_norm(x.flatten(2).transpose(1, 2))
+        x, size = self._embed(x)
         outs, features = [], {}
         stages_asked_for = (bisect(self.first_layers, j) - 1 for j in layers)
         last = max((*self.out_indices, *stages_asked_for))
@@ -267,6 +265,12 @@ class MiniSwin(BaseModule):
                 out = getattr(self, f"norm{i}")(x)
                 outs.append(out.transpose(1, 2).unflatten(2, size).contiguous())
         return tuple(outs), features
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Images (B, C, height, width) → tokens (B, H · W, dim) and their map's size (H, W)."""
+        x = self.patch_embed(pad_to_grid(x, (self.patch_size, self.patch_size)))
+        size = (x.shape[-2], x.shape[-1])
+        return self.patch_norm(x.flatten(2).transpose(1, 2)), size
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rate decay, as mmpretrain asks for it.

@@ -35,7 +35,7 @@ class PeakMemory:
 
     def read(self) -> int:
         """The peak in bytes."""
-        peak = torch.cuda.max_memory_allocated() if self._cuda else _highest()
+        peak = torch.cuda.max_memory_allocated() if self._cuda else highest_resident()
         return peak - self._before
 
     def _forget(self) -> int:
@@ -45,14 +45,14 @@ class PeakMemory:
             return torch.cuda.memory_allocated()
         if _can_forget():
             _CLEAR_REFS.write_text(_FORGET_PEAK)
-        return _highest()
+        return highest_resident()
 
 
 def _can_forget() -> bool:
     return _CLEAR_REFS.exists()
 
 
-def _highest() -> int:
+def highest_resident() -> int:
     """The highest resident memory that is remembered, in bytes."""
     if _STATUS.exists():
         # Not ru_maxrss, which a process inherits from the one that started it.

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 from ..files import temporary_beside
-from . import minivit, resnets
+from . import minivit, resnets, swins, vision_transformers
 from .key_map import Conversion
 from .minivit_export import Export, to_official
 from .reading import StateDict, find_weights, read_checkpoint, read_state_dict
@@ -34,10 +34,17 @@ class Source(NamedTuple):
     options: tuple[str, ...]
 
 
-#: Asked in turn.
+#: Asked in turn; Mini-DeiT's and Mini-Swin's first, as their names are among those of dense models.
 SOURCES = (
     Source(resnets.TITLE, resnets.recognises, resnets.read, ("tied_stages",)),
     Source(minivit.TITLE, minivit.recognises, minivit.read, ("img_size", "window_size")),
+    Source(
+        vision_transformers.TITLE,
+        vision_transformers.recognises,
+        vision_transformers.read,
+        ("img_size", "num_heads"),
+    ),
+    Source(swins.TITLE, swins.recognises, swins.read, ("window_size",)),
 )
 
 
@@ -47,6 +54,7 @@ def convert(
     tied_stages: Sequence[int] | None = None,
     img_size: int | None = None,
     window_size: int | None = None,
+    num_heads: int | None = None,
 ) -> StateDict:
     """Turns the weights of a published model into those of this project's classifier.
 
@@ -58,9 +66,10 @@ def convert(
         tied_stages: For a dense ResNet: the stages that are to be half-weight, by default 3 and 4.
             Their weights and the head's are left out, so that the stem and the other stages remain;
             ``()`` keeps all for the dense twin. Official half-weight models have it fixed.
-        img_size: For Mini-DeiT and Mini-Swin: side in pixels of the images that the model is to be
-            for; default: as it is.
-        window_size: For Mini-Swin: side of the windows; default: as it is.
+        img_size: For ViTs, Mini-DeiT and Mini-Swin: side in pixels of the images that the model is
+            to be for; default: as it is.
+        window_size: For Swin and Mini-Swin: side of the windows; default: as it is.
+        num_heads: For dense ViTs: attention heads; default: as many as there are 64 channels.
 
     Returns:
         Weights ``backbone.…``, and ``head.fc.…`` unless the source lacks it or stages are left out.
@@ -70,7 +79,7 @@ def convert(
             or an option does not fit them.
     """
     options = dict(tied_stages=tied_stages, img_size=img_size, window_size=window_size)
-    return read_source(state_dict, **options).state_dict
+    return read_source(state_dict, num_heads=num_heads, **options).state_dict
 
 
 def read_source(state_dict: StateDict, **options: Any) -> Conversion:

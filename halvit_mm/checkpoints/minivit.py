@@ -22,6 +22,7 @@ from .minivit_format import (
     title,
 )
 from .reading import StateDict
+from .shapes import AGAIN, count, patches, shape
 
 TITLE = "Mini-DeiT and Mini-Swin of MiniViT's authors"
 
@@ -36,12 +37,11 @@ _MARKS = {
     "a dense Swin": rf"{_SWIN_BLOCK}\.(norm1\.(weight|bias)|attn\.w_msa\.\w+)",
     "a dense DeiT or ViT": r"(backbone\.layers|blocks)\.\d+\.attn\.qkv\.",
 }
-_AGAIN = "download the file again, or give it as its model saved it"
 
 
 def recognises(weights: StateDict) -> bool:
-    """Whether the names are those of a Mini-DeiT or Mini-Swin, or of what these are made from."""
-    return bool(_families(weights))
+    """Whether there are names of a Mini-DeiT or Mini-Swin, of theirs or of this project's."""
+    return any(family in _MINI or family == _OURS for family in _families(weights))
 
 
 def read(
@@ -119,18 +119,13 @@ def _kind(weights: StateDict) -> str:
             f"the weights mix families, {found}: give those of one model, as it saved them"
         )
     (family,) = examples
-    if family not in _MINI:
-        raise UserError(
-            f"these are the weights of {found}, whose layers share nothing: give those of a "
-            "Mini-DeiT or Mini-Swin"
-        )
     return _MINI[family]
 
 
 def _mini_deit(weights: StateDict) -> tuple[dict[str, Any], int]:
     """Config of the backbone whose weights these are, and the side of its images in pixels."""
-    in_channels, patch_size = _patches(weights)
-    _, positions, dim = _shape(weights, "pos_embed", 3)
+    _, in_channels, patch_size = patches(weights, "patch_embed.proj.weight")
+    _, positions, dim = shape(weights, "pos_embed", 3)
     grid = math.isqrt(positions)
     if grid**2 != positions:
         raise UserError(
@@ -138,13 +133,13 @@ def _mini_deit(weights: StateDict) -> tuple[dict[str, Any], int]:
             "give a model without class token, trained on square images"
         )
     block = "blocks.0.block"
-    _, head_dim, _ = _shape(weights, f"{block}.attn.rpe_k.instances.0.lookup_table_weight", 3)
-    hidden, _ = _shape(weights, f"{block}.mlp.fc1.weight", 2)
+    _, head_dim, _ = shape(weights, f"{block}.attn.rpe_k.instances.0.lookup_table_weight", 3)
+    hidden, _ = shape(weights, f"{block}.mlp.fc1.weight", 2)
     if dim % head_dim:
-        raise UserError(f"heads of {head_dim} channels do not make the width of {dim}: {_AGAIN}")
+        raise UserError(f"heads of {head_dim} channels do not make the width of {dim}: {AGAIN}")
     share = _steps(weights, r"blocks\.\d+\.block")
     arch = dict(
-        dim=dim, depth=share * _count(weights, r"blocks\.(\d+)\."), num_heads=dim // head_dim
+        dim=dim, depth=share * count(weights, r"blocks\.(\d+)\."), num_heads=dim // head_dim
     )
     img_size = grid * patch_size
     backbone = dict(
@@ -161,24 +156,24 @@ def _mini_deit(weights: StateDict) -> tuple[dict[str, Any], int]:
 
 def _mini_swin(weights: StateDict) -> tuple[dict[str, Any], int]:
     """As :func:`_mini_deit`; without masks, the last stage's map is taken for one window."""
-    in_channels, patch_size = _patches(weights)
-    stages = range(_count(weights, r"layers\.(\d+)\."))
-    dim, *_ = _shape(weights, "patch_embed.proj.weight", 4)
+    _, in_channels, patch_size = patches(weights, "patch_embed.proj.weight")
+    stages = range(count(weights, r"layers\.(\d+)\."))
+    dim, *_ = shape(weights, "patch_embed.proj.weight", 4)
     tables = [
-        _shape(weights, f"layers.{i}.blocks.0.attn.relative_position_bias_table", 2) for i in stages
+        shape(weights, f"layers.{i}.blocks.0.attn.relative_position_bias_table", 2) for i in stages
     ]
-    hidden, _ = _shape(weights, "layers.0.blocks.0.mlp.fc1.weight", 2)
+    hidden, _ = shape(weights, "layers.0.blocks.0.mlp.fc1.weight", 2)
     num_heads = tuple(heads for _, heads in tables)
     for i, heads in enumerate(num_heads):
         if dim * 2**i % heads:
-            raise UserError(f"{heads} heads do not divide the width of {dim * 2**i}: {_AGAIN}")
+            raise UserError(f"{heads} heads do not divide the width of {dim * 2**i}: {AGAIN}")
     share = tuple(_steps(weights, rf"layers\.{i}\.blocks\.\d+") for i in stages)
-    blocks = [_count(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in stages]
+    blocks = [count(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in stages]
     depths = tuple(a * b for a, b in zip(share, blocks, strict=True))
     window_size = (math.isqrt(tables[0][0]) + 1) // 2
     side = window_size * 2 ** stages[-1]
     if (mask := "layers.0.blocks.0.attn_mask") in weights:
-        side = window_size * math.isqrt(_shape(weights, mask, 3)[0])
+        side = window_size * math.isqrt(shape(weights, mask, 3)[0])
     backbone = dict(
         type="MiniSwin",
         arch=_named(dict(dim=dim, depths=depths, num_heads=num_heads), "MiniSwin"),
@@ -202,7 +197,7 @@ def _check_buffers(weights: StateDict, backbone: dict[str, Any], img_size: int) 
             w = backbone["window_size"]
             raise UserError(
                 f"{name} is not that of a {title(backbone)} with windows of {w} × {w} for images "
-                f"of {img_size} pixels: {_AGAIN}"
+                f"of {img_size} pixels: {AGAIN}"
             )
 
 
@@ -213,36 +208,15 @@ def _equal(value: Tensor, expected: Tensor) -> bool:
     return value.is_meta or bool((value == expected.to(value.dtype)).all())
 
 
-def _patches(weights: StateDict) -> tuple[int, int]:
-    """Channels of the images and side of a patch in pixels."""
-    _, in_channels, side, _ = _shape(weights, "patch_embed.proj.weight", 4)
-    return in_channels, side
-
-
 def _steps(weights: StateDict, block: str) -> int:
     """Layers that a block serves."""
-    steps = _count(weights, rf"{block}\..*(?:instances|_list|proj_[lw])\.(\d+)\.")
+    steps = count(weights, rf"{block}\..*(?:instances|_list|proj_[lw])\.(\d+)\.")
     if steps < 2:
         raise UserError(
             "the weights are of a model whose blocks serve one layer each, of which MiniViT has "
             "none: give those of a Mini-DeiT or Mini-Swin"
         )
     return steps
-
-
-def _count(weights: StateDict, pattern: str) -> int:
-    """One more than the highest number, so that what lacks a weight is counted."""
-    numbers = [int(match[1]) for name in weights if (match := re.match(pattern, name))]
-    return max(numbers, default=-1) + 1
-
-
-def _shape(weights: StateDict, name: str, ndim: int) -> tuple[int, ...]:
-    if name not in weights:
-        raise UserError(f"the weights are not complete: missing {name}; download the file again")
-    shape = tuple(weights[name].shape)
-    if len(shape) != ndim or 0 in shape:
-        raise UserError(f"{name} is {shape}, which has not the {ndim} axes it should: {_AGAIN}")
-    return shape
 
 
 def _named(arch: dict[str, Any], backbone_type: str) -> str | dict[str, Any]:

@@ -11,7 +11,7 @@ from .check_folders import (
     check_same_classes,
 )
 
-__all__ = ["check_classes_agree", "check_dataset", "count_classes"]
+__all__ = ["check_classes_agree", "check_dataset", "count_classes", "innermost_datasets"]
 
 
 def check_dataset(
@@ -32,7 +32,7 @@ def check_dataset(
     Raises:
         UserError: The data set is missing, empty or damaged, or does not fit the model.
     """
-    for inner, path in _unwrap(dataset, option):
+    for inner, path in innermost_datasets(dataset, option):
         if _is_remote(inner):
             continue
         if type_name(inner) in FOLDER_TYPES:
@@ -55,17 +55,24 @@ def check_classes_agree(datasets: Mapping[str, Mapping]) -> None:
     """
     inner = {}
     for option, dataset in datasets.items():
-        inner |= {path: part for part, path in _unwrap(dataset, option) if not _is_remote(part)}
+        inner |= {
+            path: part for part, path in innermost_datasets(dataset, option) if not _is_remote(part)
+        }
     check_same_classes(inner)
 
 
-def _unwrap(dataset: Mapping, option: str) -> Iterator[tuple[Mapping, str]]:
-    """The innermost data sets with their paths in the config."""
+def innermost_datasets(dataset: Mapping, option: str) -> Iterator[tuple[Mapping, str]]:
+    """The data sets that are in no other one, with their paths in the config.
+
+    Args:
+        dataset: Config of a data set, which may wrap another one or several.
+        option: Its path in the config.
+    """
     if isinstance(dataset.get("dataset"), Mapping):
-        yield from _unwrap(dataset["dataset"], f"{option}.dataset")
+        yield from innermost_datasets(dataset["dataset"], f"{option}.dataset")
     elif isinstance(dataset.get("datasets"), list | tuple):
         for i, inner in enumerate(dataset["datasets"]):
-            yield from _unwrap(inner, f"{option}.datasets.{i}")
+            yield from innermost_datasets(inner, f"{option}.datasets.{i}")
     else:
         yield dataset, option
 

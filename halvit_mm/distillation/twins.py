@@ -14,40 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import HaLViT, MiniSwin
+from ..checkpoints import swins
 from ..checkpoints.key_map import KeyMap
+from ..checkpoints.vision_transformer_names import TABLES
 from ..errors import UserError
 
-_SWIN_NAMES = KeyMap(
-    {
-        "patch_embed.projection": "patch_embed",
-        "patch_embed.norm": "patch_norm",
-        "stages.*.blocks.*.norm1": "stages.*.blocks.*.norm1.0",
-        "stages.*.blocks.*.norm2": "stages.*.blocks.*.norm2.0",
-        "stages.*.blocks.*.attn.w_msa.relative_position_bias_table": (
-            "stages.*.blocks.*.rel_pos.table"
-        ),
-        "stages.*.blocks.*.attn.w_msa": "stages.*.blocks.*.attn",
-        "stages.*.blocks.*.ffn.layers.0.0": "stages.*.blocks.*.ffn.fc1",
-        "stages.*.blocks.*.ffn.layers.1": "stages.*.blocks.*.ffn.fc2",
-        "stages.*.downsample": "stages.*.downsample",
-        **{f"norm{i}": f"norm{i}" for i in range(8)},
-    }
-)
-_VIT_NAMES = KeyMap(
-    {
-        "cls_token": "cls_token",
-        "pos_embed": "pos_embed",
-        "patch_embed.projection": "patch_embed",
-        "layers.*.ln1": "blocks.*.norm1",
-        "layers.*.attn.gamma1.weight": "blocks.*.scale1.gamma",
-        "layers.*.attn": "blocks.*.attn",
-        "layers.*.ln2": "blocks.*.norm2",
-        "layers.*.ffn.layers.0.0": "blocks.*.ffn.fc1",
-        "layers.*.ffn.layers.1": "blocks.*.ffn.fc2",
-        "layers.*.ffn.gamma2.weight": "blocks.*.scale2.gamma",
-        "ln1": "norm",
-    }
-)
+_SWIN_NAMES = KeyMap(swins.MMPRETRAIN)
+_VIT_NAMES = KeyMap(TABLES["mmpretrain"])
 
 #: Options that change nothing once a network is trained.
 _OF_TRAINING = {
@@ -140,12 +113,7 @@ def _swin(backbone: nn.Module, options: dict[str, Any]) -> Twin:
         if not name.endswith("relative_position_index")
     }
     weights = _SWIN_NAMES.rename(weights, twin, title="SwinTransformer of mmpretrain's")
-    for name, value in weights.items():
-        if ".downsample." in name:
-            # mmcv's order is channel, row, column; Swin's is column, row, channel.
-            axis = value.dim() - 1
-            value = value.unflatten(axis, (-1, 2, 2)).transpose(axis, axis + 2)
-            weights[name] = value.flatten(axis)
+    weights = swins.reorder_merging(weights)
     twin.load_state_dict(weights)
     return Twin(backbone=twin)
 

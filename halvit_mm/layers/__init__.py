@@ -14,6 +14,7 @@ from .relative_position import (
     ImageRelativePosition,
     WindowRelativePosition,
 )
+from .second_use import SecondUse
 from .tied import SignedGELU, TiedAttention, TiedFFN
 from .window import WindowLayout, window_mask, window_merge, window_partition
 
@@ -30,6 +31,7 @@ __all__ = [
     "LocalConv",
     "MultiHeadAttention",
     "MultiplexedBlock",
+    "SecondUse",
     "SignedGELU",
     "TiedAttention",
     "TiedFFN",

@@ -39,6 +39,8 @@ class TransformerBlock(nn.Module):
         drop_path: Probability of dropping a residual branch of a sample in training.
         signed_ffn: Activates the feed-forward's hidden layer by :class:`SignedGELU`.
         init_std: Standard deviation of the initial weights of attention and feed-forward.
+        second_scale, second_rank: Corrections of the second use of tied weights, in
+            :class:`TiedFFN` and :class:`TiedAttention`.
     """
 
     def __init__(
@@ -54,18 +56,21 @@ class TransformerBlock(nn.Module):
         drop_path: float = 0.0,
         signed_ffn: bool = False,
         init_std: float = 0.02,
+        second_scale: bool = False,
+        second_rank: int = 0,
     ) -> None:
         super().__init__()
         self.window = window
+        second = dict(second_scale=second_scale, second_rank=second_rank)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        attention = TiedAttention if "attn" in tied else DenseAttention
+        attention = partial(TiedAttention, **second) if "attn" in tied else DenseAttention
         self.attn = attention(dim, num_heads, init_std=init_std)
         self.rel_pos = (
             DecomposedRelativePosition(rel_pos_size, dim // num_heads) if rel_pos_size else None
         )
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         act_layer = partial(SignedGELU, hidden_dim) if signed_ffn else nn.GELU
-        feed_forward = TiedFFN if "ffn" in tied else DenseFFN
+        feed_forward = partial(TiedFFN, **second) if "ffn" in tied else DenseFFN
         self.ffn = feed_forward(dim, hidden_dim, act_layer=act_layer, init_std=init_std)
         scaled = layer_scale is not None
         self.scale1 = LayerScale(dim, layer_scale) if scaled else nn.Identity()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .attention import MultiHeadAttention
 from .linear import autocast, linear, rows, runs_as_written
+from .second_use import SecondUse, make_second_use
 
 
 class SignedGELU(nn.Module):
@@ -46,8 +47,14 @@ class TiedFFN(nn.Module):
         hidden_dim: Width of the hidden layer.
         act_layer: Makes the activation F.
         init_std: Standard deviation of the initial weight.
+        second_scale: Gives Wᵀ a scale of each hidden unit, which may be negative.
+        second_rank: Rank of a matrix of its own that is added to Wᵀ; 0 leaves it out.
 
-    Parameters: ``weight (hidden_dim, dim)``, ``bias_in (hidden_dim)``, ``bias_out (dim)``.
+    Parameters: ``weight (hidden_dim, dim)``, ``bias_in (hidden_dim)``, ``bias_out (dim)``, and those
+    of ``second`` (:class:`SecondUse`) if it is asked for.
+
+    Raises:
+        ValueError: ``second_rank`` is negative or too large.
     """
 
     def __init__(
@@ -57,6 +64,8 @@ class TiedFFN(nn.Module):
         *,
         act_layer: Callable[[], nn.Module] = nn.GELU,
         init_std: float = 0.02,
+        second_scale: bool = False,
+        second_rank: int = 0,
     ) -> None:
         super().__init__()
         self.init_std = init_std
@@ -64,6 +73,7 @@ class TiedFFN(nn.Module):
         self.bias_in = nn.Parameter(torch.empty(hidden_dim))
         self.bias_out = nn.Parameter(torch.empty(dim))
         self.act = act_layer()
+        self.second = make_second_use(hidden_dim, dim, scale=second_scale, rank=second_rank)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,6 +85,9 @@ class TiedFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, dim) → (…, dim)."""
         inputs = autocast(x, self.weight, self.bias_in, self.bias_out)
+        if self.second is not None:
+            x, weight, bias_in, bias_out = inputs
+            return self.second(_hidden(x, weight, bias_in, self.act), weight, bias_out)
         act_learns = any(p.requires_grad for p in self.act.parameters())
         if torch.is_grad_enabled() and runs_as_written() and not act_learns:
             return _TiedFFN.apply(*inputs, self.act)
@@ -88,11 +101,13 @@ class TiedFFN(nn.Module):
 def _tied_ffn(
     x: Tensor, weight: Tensor, bias_in: Tensor, bias_out: Tensor, act: nn.Module
 ) -> Tensor:
+    return linear(_hidden(x, weight, bias_in, act), weight.t(), bias_out)
+
+
+def _hidden(x: Tensor, weight: Tensor, bias_in: Tensor, act: nn.Module) -> Tensor:
     if _is_gelu(act):
-        hidden = linear(x, weight, bias_in, gelu=True)
-    else:
-        hidden = act(linear(x, weight, bias_in))
-    return linear(hidden, weight.t(), bias_out)
+        return linear(x, weight, bias_in, gelu=True)
+    return act(linear(x, weight, bias_in))
 
 
 class _TiedFFN(torch.autograd.Function):
@@ -160,20 +175,34 @@ class TiedAttention(MultiHeadAttention):
         dim: Width of the tokens.
         num_heads: Number of heads; must divide ``dim``.
         init_std: Standard deviation of the initial weights.
+        second_scale: Gives W_kvᵀ and W_qᵀ a scale of each channel that they read.
+        second_rank: Rank of a matrix of its own that is added to either; 0 leaves it out.
 
     Parameters: ``weight (2 dim, dim)`` holds the rows [W_q; W_kv], so that queries and keys come
-    from one matrix product; ``bias_qkv (3 dim)`` and ``bias_out (dim)``.
+    from one matrix product; ``bias_qkv (3 dim)`` and ``bias_out (dim)``, and those of
+    ``second_values`` and ``second_out`` (:class:`SecondUse`) if they are asked for.
 
     Raises:
-        ValueError: ``dim`` is not a multiple of ``num_heads``.
+        ValueError: ``dim`` is not a multiple of ``num_heads``, or ``second_rank`` is negative or
+            too large.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, init_std: float = 0.02) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        init_std: float = 0.02,
+        second_scale: bool = False,
+        second_rank: int = 0,
+    ) -> None:
         super().__init__(dim, num_heads)
         self.init_std = init_std
         self.weight = nn.Parameter(torch.empty(2 * dim, dim))
         self.bias_qkv = nn.Parameter(torch.empty(3 * dim))
         self.bias_out = nn.Parameter(torch.empty(dim))
+        self.second_values = make_second_use(dim, dim, scale=second_scale, rank=second_rank)
+        self.second_out = make_second_use(dim, dim, scale=second_scale, rank=second_rank)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -185,9 +214,13 @@ class TiedAttention(MultiHeadAttention):
     def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight, bias = autocast(x, self.weight, self.bias_qkv)
         q, k = linear(x, weight, bias[: 2 * self.dim]).chunk(2, dim=-1)
-        w_kv = weight[self.dim :]
-        return q, k, linear(x, w_kv.t(), bias[2 * self.dim :])
+        return q, k, _second(self.second_values, x, weight[self.dim :], bias[2 * self.dim :])
 
     def project_out(self, x: Tensor) -> Tensor:
-        w_q = self.weight[: self.dim]
-        return linear(x, w_q.t(), self.bias_out)
+        return _second(self.second_out, x, self.weight[: self.dim], self.bias_out)
+
+
+def _second(second: SecondUse | None, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if second is None:
+        return linear(x, weight.t(), bias)
+    return second(x, weight, bias)

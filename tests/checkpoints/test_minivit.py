@@ -287,47 +287,6 @@ def test_refused_with_the_sources_names_and_a_cure(family, change, reason):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "words"),
-    [
-        (
-            dict(
-                type="SwinTransformer",
-                arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 1]),
-                out_indices=(1,),
-            ),
-            r"of a dense Swin \(backbone\.stages\.0\.blocks\.0\.",
-        ),
-        (
-            dict(
-                type="VisionTransformer",
-                arch=dict(embed_dims=8, num_layers=1, num_heads=1, feedforward_channels=8),
-            ),
-            r"of a dense DeiT or ViT \(backbone\.layers\.0\.attn\.qkv\.weight",
-        ),
-    ],
-)
-def test_dense_models_of_mmpretrain_are_called_by_their_name(backbone, words):
-    import mmpretrain.models  # noqa: F401
-
-    model = MODELS.build({"_scope_": "mmpretrain", **backbone})
-    weights = {f"backbone.{name}": value for name, value in model.state_dict().items()}
-    with pytest.raises(UserError, match=f"{words}.*whose layers share nothing: give those of a"):
-        convert(weights)
-
-
-@pytest.mark.parametrize(
-    ("weights", "words"),
-    [
-        (["cls_token", "blocks.0.attn.qkv.weight"], "a dense DeiT or ViT"),
-        (["layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.attn.qkv.weight"], "a dense Swin"),
-    ],
-)
-def test_dense_models_of_the_authors_are_called_by_their_name(weights, words):
-    with pytest.raises(UserError, match=f"{words}.*whose layers share nothing"):
-        convert(dict.fromkeys(weights, torch.ones(1)))
-
-
 @pytest.mark.parametrize("make", [small_deit, small_swin])
 def test_converted_weights_are_known_as_such(make):
     with pytest.raises(UserError, match=r"have this project's names already .*--to-official"):

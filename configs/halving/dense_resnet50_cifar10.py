@@ -1,0 +1,3 @@
+# The dense twin.
+_base_ = "half_resnet50_cifar10.py"
+model = dict(backbone=dict(tied_stages=()))

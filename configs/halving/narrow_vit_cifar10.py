@@ -1,0 +1,3 @@
+# The narrow control: dense, as many parameters as the half model.
+_base_ = "dense_vit_cifar10.py"
+model = dict(backbone=dict(arch=dict(dim=69, depth=4, num_heads=3)), head=dict(in_channels=69))
