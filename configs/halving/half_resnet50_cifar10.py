@@ -1,5 +1,5 @@
-# What tools/compare_halving.py trains of ResNets on CIFAR-10 on a CPU: a quarter of the width, and a
-# first stage that halves the picture at once; 861k parameters without the head.
+# What tools/compare_halving.py trains of ResNets on CIFAR-10 on a CPU: a quarter of the width, and
+# a first stage that halves the picture at once; 861k parameters without the head.
 _base_ = [
     "../_base_/models/half_resnet50_classifier.py",
     "../_base_/datasets/cifar10.py",

@@ -159,8 +159,8 @@ def _groups(module: nn.Module, lr: float) -> list[dict]:
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     sizes = torch.stack([p.detach().square().mean().sqrt() for p in parameters])
-    weights = torch.tensor([p.dim() > 1 for p in parameters])
-    floor = _SMALLEST * sizes[weights].median()
+    weights = torch.cat([p.detach().flatten() for p in parameters if p.dim() > 1])
+    floor = _SMALLEST * weights.square().mean().sqrt()
     rates = (lr * sizes.clamp_min(floor)).tolist()
     return [dict(params=[p], lr=rate) for p, rate in zip(parameters, rates, strict=True)]
 

@@ -38,6 +38,7 @@ class Unit(ABC):
         Args:
             batches: Inputs of the half piece, as :meth:`run_half` takes them.
         """
+        return
 
     @abstractmethod
     def run_half(self, x: Tensor) -> list[Tensor]:
@@ -61,7 +62,7 @@ class Pairing:
     Attributes:
         units: The units, in the order in which they run.
         enter_half, enter_dense: Images (B, 3, height, width) → the input of the first unit.
-        leave_half, leave_dense: Output of the last unit → features (B, C), what a linear head reads.
+        leave_half, leave_dense: Output of the last unit → features (B, C) for a linear head.
     """
 
     units: Sequence[Unit]

@@ -1,6 +1,5 @@
 """HaLViT from a dense ViT, block by block."""
 
-import torch
 from torch import Tensor
 
 from ..backbones import HaLViT

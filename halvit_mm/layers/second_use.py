@@ -21,7 +21,7 @@ class SecondUse(nn.Module):
         scale: Scales each row of W.
         rank: Rank of the additional matrix; 0 leaves it out.
 
-    Parameters: ``scale (rows)``, ``down (rank, rows)`` and ``up (cols, rank)``; None where not used.
+    Parameters: ``scale (rows)``, ``down (rank, rows)``, ``up (cols, rank)``; None where not used.
     """
 
     def __init__(self, rows: int, cols: int, *, scale: bool, rank: int) -> None:

@@ -50,8 +50,8 @@ class TiedFFN(nn.Module):
         second_scale: Gives Wᵀ a scale of each hidden unit, which may be negative.
         second_rank: Rank of a matrix of its own that is added to Wᵀ; 0 leaves it out.
 
-    Parameters: ``weight (hidden_dim, dim)``, ``bias_in (hidden_dim)``, ``bias_out (dim)``, and those
-    of ``second`` (:class:`SecondUse`) if it is asked for.
+    Parameters: ``weight (hidden_dim, dim)``, ``bias_in (hidden_dim)``, ``bias_out (dim)``, and
+    those of ``second`` (:class:`SecondUse`) if it is asked for.
 
     Raises:
         ValueError: ``second_rank`` is negative or too large.

@@ -82,7 +82,7 @@ def test_signs_go_where_units_cancel():
 
 
 def test_scales_take_over_multiples():
-    """A second weight whose rows are multiples of the first one's, negative ones too, costs none."""
+    """A second weight whose rows are multiples of the first one's, also negative, costs none."""
     tied = randomised(TiedFFN(DIM, HIDDEN))
     dense = dense_ffn_of(tied)
     with torch.no_grad():

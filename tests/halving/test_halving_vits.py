@@ -160,7 +160,7 @@ def test_the_error_of_the_units_before_is_seen():
     dense = vit(seed=1, tied=False)
     pairing = pair(vit(), dense, SIZE)
     x = images(8)
-    a, b = pairing.enter_half(x), pairing.enter_dense(x)
+    b = pairing.enter_dense(x)
     unit = pairing.units[0]
     unit.start(align=True)
     alone = error_of(unit, b, b, None, batch_size=8)

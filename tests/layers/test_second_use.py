@@ -1,4 +1,4 @@
-"""Corrections of a weight's second use: what they compute, what they cost, where they are allowed."""
+"""Corrections of a weight's second use: what they compute, what they cost."""
 
 import pytest
 import torch
