@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..benchmark.memory import highest_resident
+from ..engine.config_errors import config_errors
 from ..errors import UserError
 from ..files import temporary_beside
 from ..layers import SecondUse
@@ -83,11 +84,11 @@ def halve(
     if target.exists():
         raise UserError(f"{target}: this exists already; remove it or give another name")
 
-    dense = read_dense(source, config.model.backbone)
-    with temporary_beside(target):
-        pass  # better now than after minutes
     half, head = _build(config)
+    dense = read_dense(source, config.model.backbone)
     _check_classes(head, dense)
+    with temporary_beside(target):
+        pass  # whether it can be written; better now than after minutes
     pixels = calibration_images(
         config, folder=calibration, count=images, img_size=img_size, seed=seed
     )
@@ -115,7 +116,11 @@ def halve(
 
     notes = []
     agreement = divergence = None
+    whole = nn.ModuleDict({"backbone": half})
+    whole_dense = nn.ModuleDict({"backbone": dense.backbone})
     if head is not None and dense.head is not None:
+        whole["head"] = nn.ModuleDict({"fc": head})  # as LinearClsHead calls it
+        whole_dense["head"] = dense.head
         features = _run(pairing.leave_half, x_half)
         scores = _run(lambda x: dense.head(pairing.leave_dense(x)), x_dense)
         head.load_state_dict(dense.head.state_dict())
@@ -128,12 +133,7 @@ def halve(
         agreement, divergence = _compare(head(features), scores)
     elif head is not None:
         notes.append("the dense checkpoint has no head for classes: the new one stays fresh")
-    if dense.head is None:
-        head = None
 
-    parts = nn.ModuleDict(dict(backbone=half) if head is None else dict(backbone=half, head=head))
-    dense_head = {} if head is None else dict(head=dense.head)
-    dense_parts = nn.ModuleDict(dict(backbone=dense.backbone, **dense_head))
     report = Report(
         source=f"{dense.title} in {source}",
         checkpoint=str(target),
@@ -141,11 +141,11 @@ def halve(
         method=method,
         options=told,
         units=tuple(progress.reports),
-        parameters_dense=_count(dense_parts),
-        parameters_half=_count(parts),
+        parameters_dense=_count(whole_dense),
+        parameters_half=_count(whole),
         corrections=sum(_count(m) for m in half.modules() if isinstance(m, SecondUse)),
-        bytes_dense=_bytes(dense_parts),
-        bytes_half=_bytes(parts),
+        bytes_dense=_bytes(whole_dense),
+        bytes_half=_bytes(whole),
         images=len(pixels),
         agreement=agreement,
         divergence=divergence,
@@ -154,10 +154,7 @@ def halve(
         left_out=dict(dense.left_out),
         notes=tuple(notes),
     )
-    weights = {f"backbone.{name}": value for name, value in half.state_dict().items()}
-    if head is not None:
-        weights |= {f"head.fc.{name}": value for name, value in head.state_dict().items()}
-    _write(weights, report, target)
+    _write(dict(whole.state_dict()), report, target)
     progress.discard()
     return report
 
@@ -167,7 +164,8 @@ def _build(config: Config) -> tuple[nn.Module, nn.Linear | None]:
     model = config.get("model") or {}
     if not isinstance(model.get("backbone"), dict):
         raise UserError(f"{config.filename}: there is no model.backbone; name a model's config")
-    backbone = MODELS.build({**model.backbone, "init_cfg": None}).float().eval()
+    with config_errors(config):
+        backbone = MODELS.build({**model.backbone, "init_cfg": None}).float().eval()
     head = model.get("head") or {}
     if head.get("type") != "LinearClsHead":
         return backbone, None

@@ -87,7 +87,7 @@ class StageUnit(Unit):
         start_stage(self.half, list(self.dense), self._moments, align=align)
 
 
-def pair(half: HalfResNet, dense: HalfResNet, size: tuple[int, int]) -> Pairing:
+def pair_resnet(half: HalfResNet, dense: HalfResNet, size: tuple[int, int]) -> Pairing:
     """Cuts a half-weight ResNet and a dense one into stages; copies what both have.
 
     Args:

@@ -10,7 +10,7 @@ from torchvision.models.resnet import Bottleneck
 from halvit_mm.backbones import HalfResNet
 from halvit_mm.errors import UserError
 from halvit_mm.halving import resnet_symmetries as symmetries
-from halvit_mm.halving.resnets import pair
+from halvit_mm.halving.resnets import pair_resnet
 
 GROUPED = dict(groups=4, base_width=32)
 SMALL = dict(base_channels=8, cifar_stem=True)
@@ -132,7 +132,7 @@ def test_aligned_start_finds_a_tied_weight_again(groups):
     half, dense = model((2, 4), **groups), model(**groups)
     for stage in (dense.layer2, dense.layer4):
         tie(stage, first=False)
-    pairing = pair(half, dense, (32, 32))
+    pairing = pair_resnet(half, dense, (32, 32))
     for unit in pairing.units:
         unit.start(align=True)
         assert block_errors(unit)[1:] == pytest.approx([0] * (len(unit.dense) - 1), abs=1e-8)
@@ -159,7 +159,7 @@ def test_a_stage_without_an_entry_is_exact_as_a_whole():
     options = dict(stem_channels=32)
     half, dense = model((1,), **options), model(**options)
     tie(dense.layer1, first=True)
-    pairing = pair(half, dense, (32, 32))
+    pairing = pair_resnet(half, dense, (32, 32))
     pairing.units[0].start(align=True)
     images = torch.randn(2, 3, 32, 32, dtype=torch.double)
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_resnext_shortcut_is_exact_and_blocks_are_where_the_relu_is_open():
         for block in dense.layer3:
             block.bn1.running_var.fill_(0.5)
             block.bn1.bias.fill_(100)
-    unit = pair(half, dense, (32, 32)).units[1]
+    unit = pair_resnet(half, dense, (32, 32)).units[1]
     unit.start(align=True)
     x = torch.rand(2, 64, 12, 12, dtype=torch.double)
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_units_run_like_the_models(design, options, align):
     half, dense = model(tied, stage_design=design, **options), model(**options)
     untouched = copy.deepcopy(dense.state_dict())
     images = torch.randn(2, 3, 45, 64, dtype=torch.double)
-    pairing = pair(half, dense, (45, 64))
+    pairing = pair_resnet(half, dense, (45, 64))
     with torch.no_grad():
         a, b = pairing.enter_half(images), pairing.enter_dense(images)
         for unit, number in zip(pairing.units, tied, strict=True):
@@ -245,7 +245,7 @@ def test_units_run_like_the_models(design, options, align):
 def test_reconstruction_lowers_the_error(design):
     half = HalfResNet(tied_stages=(3,), stage_design=design, **SMALL).eval()
     dense = HalfResNet(tied_stages=(), **SMALL).eval()
-    unit = pair(half, dense, (32, 32)).units[0]
+    unit = pair_resnet(half, dense, (32, 32)).units[0]
     unit.start(align=True)
     x = torch.rand(4, 8, 32, 32)  # what the stem returns
     with torch.no_grad():
@@ -283,4 +283,4 @@ def test_what_cannot_be_paired_is_refused(half, dense, message):
     half = HalfResNet(**(SMALL | dict(tied_stages=(3, 4), out_indices=(0,)) | half))
     dense = HalfResNet(**(SMALL | dict(tied_stages=(), out_indices=(0,)) | dense))
     with pytest.raises(UserError, match=message):
-        pair(half, dense, (32, 32))
+        pair_resnet(half, dense, (32, 32))
