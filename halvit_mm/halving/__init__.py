@@ -11,7 +11,7 @@ of :mod:`~halvit_mm.halving.calibration`. :mod:`~halvit_mm.halving.selection` ma
 narrow dense model from a wide one, and :mod:`~halvit_mm.halving.comparison` compares them all.
 """
 
-from .halve import METHODS, halve
+from .run import METHODS, halve
 from .pairing import pair
 from .reconstruction import Reconstruction
 from .report import Report, UnitReport

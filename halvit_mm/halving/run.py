@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ METHODS = {
     "reconstruction": "aligned, then trained to give what the dense blocks give, block by block",
 }
 _BATCH = 16  # images that run at a time where nothing is learnt
+#: Where a unit gets no better, it begins anew at a learning rate so many times lower, in turn.
+_SLOWER = (1, 4, 16)
 _RIDGE = 0.1  # of a head that is fitted, in terms of its features' mean square
 
 
@@ -208,24 +211,14 @@ def _halve_unit(
     first = last = error()
     if options.steps:
         before = deepcopy(unit.half.state_dict())
-        with tqdm(total=options.steps, desc=unit.name, unit="step", disable=None) as bar:
-
-            def advance(loss: float) -> None:
-                bar.set_postfix(error=f"{loss:.3g}", refresh=False)
-                bar.update()
-
-            reconstruct(
-                unit,
-                x_half,
-                x_dense,
-                targets,
-                options=options,
-                generator=generator,
-                advance=advance,
+        for slower in _SLOWER:
+            _learn(
+                unit, x_half, x_dense, targets, replace(options, lr=options.lr / slower), generator
             )
-        estimate_norms(unit, x_half, batch_size=batch_size)
-        last = error()
-        if not last < first:  # also where it is not a number
+            estimate_norms(unit, x_half, batch_size=batch_size)
+            last = error()
+            if last < first:  # not so where it is not a number
+                break
             unit.half.load_state_dict(before)
             last = first
     return UnitReport(
@@ -236,6 +229,32 @@ def _halve_unit(
         error=last,
         seconds=time.monotonic() - started,
     )
+
+
+def _learn(
+    unit: Unit,
+    x_half: Tensor,
+    x_dense: Tensor,
+    targets: Tensor | None,
+    options: Reconstruction,
+    generator: torch.Generator,
+) -> None:
+    """Reconstruction with a progress bar, where there is a terminal."""
+    with tqdm(total=options.steps, desc=unit.name, unit="step", disable=None) as bar:
+
+        def advance(loss: float) -> None:
+            bar.set_postfix(error=f"{loss:.3g}", refresh=False)
+            bar.update()
+
+        reconstruct(
+            unit,
+            x_half,
+            x_dense,
+            targets,
+            options=options,
+            generator=generator,
+            advance=advance,
+        )
 
 
 @torch.no_grad()
