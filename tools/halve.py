@@ -19,9 +19,9 @@ from halvit_mm.cli import run
 from halvit_mm.engine.arguments import add_cfg_options
 from halvit_mm.engine.config_errors import load_config
 from halvit_mm.errors import UserError
-from halvit_mm.halving.run import METHODS, halve
 from halvit_mm.halving.picture import draw_report
 from halvit_mm.halving.reconstruction import Reconstruction
+from halvit_mm.halving.run import METHODS, halve
 
 
 def main() -> None:

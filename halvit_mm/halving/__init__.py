@@ -11,10 +11,10 @@ of :mod:`~halvit_mm.halving.calibration`. :mod:`~halvit_mm.halving.selection` ma
 narrow dense model from a wide one, and :mod:`~halvit_mm.halving.comparison` compares them all.
 """
 
-from .run import METHODS, halve
 from .pairing import pair
 from .reconstruction import Reconstruction
 from .report import Report, UnitReport
+from .run import METHODS, halve
 from .sources import DenseModel, read_dense
 from .units import Pairing, Unit
 

@@ -5,10 +5,10 @@ import torch
 from test_halving_vits import SIZE, images, vit
 from torch import nn
 
-from halvit_mm.halving.run import _compare, _fit_head, _halve_unit
 from halvit_mm.halving import run
 from halvit_mm.halving.pairing import pair
 from halvit_mm.halving.reconstruction import Reconstruction
+from halvit_mm.halving.run import _compare, _fit_head, _halve_unit
 
 
 def halve_first_unit(lr):
