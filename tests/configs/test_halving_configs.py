@@ -81,7 +81,7 @@ def test_the_distilled_student_is_the_half_model(data):
 
 @pytest.mark.parametrize("name", RECOVERY)
 def test_recovery(name):
-    """A tenth of DeiT's epochs at half of its rate; the dense model of that size is the teacher."""
+    """A tenth of DeiT's epochs at half of its rate; the teacher is dense and of that size."""
     cfg = load(f"imagenet/{name}_recovery_imagenet")
     teacher = Config.fromfile(cfg.model.teacher.config)
     assert (count(build(cfg)), count(build(teacher))) == RECOVERY[name]
