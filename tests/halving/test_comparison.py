@@ -15,6 +15,7 @@ from processes import start
 from halvit_mm.errors import UserError
 from halvit_mm.halving.comparison.experiment import Experiment, check, plan
 from halvit_mm.halving.comparison.jobs import run_jobs
+from halvit_mm.halving.comparison.logs import logged_accuracy
 from halvit_mm.halving.comparison.results import collect
 
 ARMS_OF_A_SEED = [
@@ -157,6 +158,14 @@ def test_a_training_without_an_accuracy_is_not_done(experiment, tools, monkeypat
     assert failures.keys() == {"seed3/scratch_40"}
     assert "its log has no accuracy/top1" in failures["seed3/scratch_40"]
     assert not (experiment.folder("scratch", 3, 40) / "done").exists()
+
+
+def test_a_training_shorter_than_the_logging_interval_is_read(tmp_path):
+    """As mmengine logs it: the validation alone, at step 0."""
+    log = tmp_path / "20260101_000000/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"accuracy/top1": 24.5, "time": 0.7, "step": 0}\n')
+    assert logged_accuracy(tmp_path) == 24.5
 
 
 def test_several_at_a_time_share_the_cores(experiment, tools, monkeypatch):
