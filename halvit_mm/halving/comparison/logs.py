@@ -14,7 +14,7 @@ def logged_accuracy(work_dir: Path) -> float:
     Raises:
         UserError: There is no log or no accuracy in it.
     """
-    # Not by visualization's read_run, which needs a step that was logged; short trainings have none.
+    # Not by read_run of visualization: it needs a logged step, and short trainings have none.
     files = sorted(work_dir.glob("*/vis_data/scalars.json"))
     lines = [line for file in files for line in file.read_text().splitlines() if _KEY in line]
     if not lines:
