@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Folders of classification configs, which have tests of their own.
-CLASSIFICATION = {"cifar10", "imagenet", "tinyimagenet"}
+CLASSIFICATION = {"cifar10", "halving", "imagenet", "tinyimagenet"}
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "configs").rglob("*.py")
