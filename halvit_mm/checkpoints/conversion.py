@@ -3,19 +3,16 @@
 Models of MiniViT's authors can be turned back as well.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ..errors import UserError
-from ..files import temporary_beside
 from . import minivit, resnets, swins, vision_transformers
 from .key_map import Conversion
 from .minivit_export import Export, to_official
 from .reading import StateDict, find_weights, read_checkpoint, read_state_dict
+from .saving import new_file, save_checkpoint
 
 
 class Source(NamedTuple):
@@ -111,7 +108,7 @@ def convert_file(source: str | Path, target: str | Path, **options: Any) -> Conv
     Raises:
         UserError: See :func:`convert`; or the source cannot be read or the target not written.
     """
-    target = _new_file(target, source)
+    target = new_file(target, source)
     weights = read_state_dict(source)
     try:
         conversion = read_source(weights, **options)
@@ -121,7 +118,7 @@ def convert_file(source: str | Path, target: str | Path, **options: Any) -> Conv
     from .. import __version__
 
     meta = {**conversion.facts(), "halvit_mm_version": __version__}
-    _write({"state_dict": _compact(conversion.state_dict), "meta": meta}, target)
+    save_checkpoint({"state_dict": _compact(conversion.state_dict), "meta": meta}, target)
     return conversion
 
 
@@ -139,7 +136,7 @@ def export_file(source: str | Path, target: str | Path, **options: Any) -> Expor
         UserError: The model has no official form; or the source cannot be read or the target not
             written.
     """
-    target = _new_file(target, source)
+    target = new_file(target, source)
     checkpoint = read_checkpoint(source)
     meta = checkpoint.get("meta")
     weights = find_weights(checkpoint, source)
@@ -147,27 +144,10 @@ def export_file(source: str | Path, target: str | Path, **options: Any) -> Expor
         export = to_official(weights, meta=meta if isinstance(meta, dict) else None, **options)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    _write({"model": _compact(export.state_dict)}, target)
+    save_checkpoint({"model": _compact(export.state_dict)}, target)
     return export
-
-
-def _new_file(target: str | Path, source: str | Path) -> Path:
-    target = Path(target).expanduser()
-    if target.exists():
-        source_path = Path(source).expanduser()
-        if source_path.exists() and target.samefile(source_path):
-            raise UserError(f"{target}: this is the source itself; give another name to write to")
-        raise UserError(f"{target}: this exists already; remove it or give another name")
-    return target
 
 
 def _compact(weights: StateDict) -> StateDict:
     """Copies, as tensors may be views that would drag all of a larger storage along."""
     return {name: value.clone() for name, value in weights.items()}
-
-
-def _write(content: dict[str, Any], target: Path) -> None:
-    with temporary_beside(target) as temporary:
-        with temporary.open("wb") as file:  # by its path, torch would write the name into the file
-            torch.save(content, file)
-        os.replace(temporary, target)

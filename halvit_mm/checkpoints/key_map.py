@@ -61,7 +61,7 @@ class Conversion:
         if self.img_size:
             lines.append(f"for images of {self.img_size} pixels")
         if self.resized:
-            lines.append(f"resampled to that size: {_first(list(self.resized))}")
+            lines.append(f"resampled to that size: {first_names(list(self.resized))}")
         if self.left_out:
             parts = (f"{part} ({tensors} tensors)" for part, tensors in self.left_out.items())
             lines.append(f"left out: {', '.join(parts)}")
@@ -127,9 +127,9 @@ class KeyMap:
             if name in found and found[name].shape != value.shape
         ]
         problems = [
-            *([f"missing {_first(missing)}"] if missing else []),
-            *([f"unknown {_first(unknown)}"] if unknown else []),
-            *([f"of a wrong width: {_first(shapes)}"] if shapes else []),
+            *([f"missing {first_names(missing)}"] if missing else []),
+            *([f"unknown {first_names(unknown)}"] if unknown else []),
+            *([f"of a wrong width: {first_names(shapes)}"] if shapes else []),
         ]
         if problems:
             raise UserError(
@@ -178,6 +178,7 @@ def _rename(name: str, rows: list[tuple[re.Pattern, str]]) -> str | None:
     return None
 
 
-def _first(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
+    """The first few of a list of names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..layers import DenseAttention, DenseFFN, SecondUse, SignedGELU, TiedAttention, TiedFFN
+from .assignment import assign
 from .symmetries import (
     change_query_key_basis,
     change_value_basis,
@@ -140,7 +141,7 @@ def _tie(first: Tensor, second: Tensor, use: SecondUse | None, *, align: bool) -
 def _matching_units(ffn: DenseFFN, reference: DenseFFN) -> Tensor:
     """The order of hidden units in which a layer is most like another."""
     similarity = _units(reference) @ _units(ffn).t()
-    return _assign(similarity)
+    return assign(similarity)
 
 
 def _units(ffn: DenseFFN) -> Tensor:
@@ -156,7 +157,7 @@ def _match_heads(attn: DenseAttention, reference: DenseAttention) -> Tensor:
         torch.linalg.svdvals(torch.einsum("aic,bjc->abij", b, a)).sum(-1)
         for a, b in zip(ours, theirs, strict=True)
     )
-    order = _assign(similarity)
+    order = assign(similarity)
     permute_heads(attn, order)
     for change, a, b in zip(
         (change_query_key_basis, change_value_basis), _heads(attn), theirs, strict=True
@@ -218,10 +219,3 @@ def _rotation(target: Tensor) -> Tensor:
     """The orthogonal matrices nearest to those given (…, n, n)."""
     left, _, right = torch.linalg.svd(target)
     return left @ right
-
-
-def _assign(similarity: Tensor) -> Tensor:
-    """For each row the column that it gets, so that the sum is largest."""
-    from scipy.optimize import linear_sum_assignment
-
-    return torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1])

@@ -40,14 +40,15 @@ def pair_mini_deit(half: MiniDeiT, dense: MiniDeiT, size: Size) -> Pairing:
         )
     _copy_ends(half, dense)
     size = grid_size(size, (half.patch_size, half.patch_size))
+    half_layers, dense_layers = _layers(half, size), _layers(dense, size)
     return Pairing(
         units=[
             MultiplexedUnit(
                 f"block {i}",
                 half=block,
                 dense=dense.blocks[i * half.share : (i + 1) * half.share],
-                half_layers=_layers(half, size)[i * half.share : (i + 1) * half.share],
-                dense_layers=_layers(dense, size)[i * half.share : (i + 1) * half.share],
+                half_layers=half_layers[i * half.share : (i + 1) * half.share],
+                dense_layers=dense_layers[i * half.share : (i + 1) * half.share],
                 extra_tokens=dense.num_extra_tokens - half.num_extra_tokens,
             )
             for i, block in enumerate(half.blocks)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.saving import save_checkpoint
 from ..errors import UserError
-from ..files import temporary_beside
 from .report import UnitReport
 
 
@@ -72,9 +71,7 @@ class Progress:
             seconds=self.seconds_before + seconds,
             reports=[asdict(report) for report in self.reports],
         )
-        with temporary_beside(self._path) as temporary:
-            torch.save(content, temporary)
-            os.replace(temporary, self._path)
+        save_checkpoint(content, self._path)
 
     def discard(self) -> None:
         """Removes the file, once all is written."""

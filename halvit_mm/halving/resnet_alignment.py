@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.models.resnet import Bottleneck
 
+from .assignment import assign
 from .resnet_symmetries import (
     permute_groups,
     permute_read,
@@ -138,23 +139,18 @@ def _best_orders(gains: Sequence[Tensor], groups: int) -> tuple[Tensor, list[Ten
     Returns:
         Order of the groups (groups,), and for each of ``gains`` that of the channels (width,).
     """
-    from scipy.optimize import linear_sum_assignment  # here, as scipy takes long to import
-
-    def assign(gain: Tensor) -> Tensor:
-        return torch.from_numpy(linear_sum_assignment(gain.t().numpy(), maximize=True)[1])
-
     size = len(gains[0]) // groups
     total = torch.zeros(groups, groups, dtype=gains[0].dtype)
     within = []  # [gains][group of the block][place] → order of its channels
     for gain in gains:
         pieces = gain.view(groups, size, groups, size).transpose(1, 2)
-        orders = [[assign(piece) for piece in row] for row in pieces]
+        orders = [[assign(piece.t()) for piece in row] for row in pieces]
         within.append(orders)
         places = torch.arange(size)
         for i, row in enumerate(orders):
             for j, order in enumerate(row):
                 total[i, j] += pieces[i, j][order, places].sum()
-    group_order = assign(total)
+    group_order = assign(total.t())
     return group_order, [
         torch.cat([orders[i][j] + size * j for j, i in enumerate(group_order.tolist())])
         for orders in within

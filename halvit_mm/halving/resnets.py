@@ -65,8 +65,7 @@ class StageUnit(Unit):
     def run_half(self, x: Tensor) -> list[Tensor]:
         """The map after each block, (B, out_channels, H, W)."""
         x, shortcut = self.half.enter(_run(self._before_half, x))
-        weight = self.half.weight
-        transposed = weight.flatten(1).t().contiguous()[..., None, None]
+        weight, transposed = self.half.weight, self.half.transposed()
         maps = []
         for i, block in enumerate(self.half.blocks):
             x = block(x, weight, transposed, shortcut if i == 0 else x)

@@ -1,6 +1,5 @@
 """Halving: from a dense checkpoint to one of a half-weight model, unit by unit."""
 
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..benchmark.memory import highest_resident
+from ..checkpoints.saving import new_file, save_checkpoint
 from ..engine.config_errors import config_errors
 from ..errors import UserError
 from ..files import temporary_beside
@@ -83,9 +83,7 @@ def halve(
     options = reconstruction or Reconstruction()
     if method != "reconstruction":
         options = Reconstruction(steps=0)
-    target = Path(target).expanduser()
-    if target.exists():
-        raise UserError(f"{target}: this exists already; remove it or give another name")
+    target = new_file(target, source)
 
     half, head = _build(config)
     dense = read_dense(source, config.model.backbone)
@@ -320,6 +318,4 @@ def _write(weights: dict[str, Tensor], report: Report, target: Path) -> None:
         images=report.images,
         halvit_mm_version=__version__,
     )
-    with temporary_beside(target) as temporary:
-        torch.save({"state_dict": weights, "meta": meta}, temporary)
-        os.replace(temporary, target)
+    save_checkpoint({"state_dict": weights, "meta": meta}, target)

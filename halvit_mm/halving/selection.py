@@ -18,7 +18,6 @@ What the paper leaves open is done so:
 """
 
 import math
-import os
 import re
 from pathlib import Path
 
@@ -26,16 +25,16 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import read_state_dict
+from ..checkpoints.key_map import first_names
 from ..checkpoints.reading import StateDict
+from ..checkpoints.saving import new_file, save_checkpoint
 from ..errors import UserError
-from ..files import temporary_beside
 from ..layers import adapt_position_embedding
 
 #: A layer of a stack: what stands before its number, and the number.
 _LAYER = re.compile(r"(?:^|\.)(?:blocks|layer\d+)\.(\d+)\.")
 _QKV = re.compile(r"\.qkv\.(?:weight|bias)$")
 _IMAGE_WEIGHTS = re.compile(r"^(?:backbone\.)?(?:patch_embed|conv1|stem\.0)\.weight$")
-_SHOWN = 3  # names of what does not fit
 
 
 def indices(wide: int, narrow: int) -> Tensor:
@@ -107,9 +106,7 @@ def select_file(source: str | Path, target: str | Path, config: str | Path) -> S
     from ..analysis.weightless import build_without_weights
     from ..engine.config_errors import load_config
 
-    target = Path(target).expanduser()
-    if target.exists():
-        raise UserError(f"{target}: this exists already; remove it or give another name")
+    target = new_file(target, source)
     wide = read_state_dict(source)
     cfg = load_config(config)
     narrow = build_without_weights(cfg).state_dict()
@@ -118,10 +115,7 @@ def select_file(source: str | Path, target: str | Path, config: str | Path) -> S
     except UserError as error:
         raise UserError(f"{source} for {config}: {error}") from error
     meta = {"initialization": "weight selection", "halvit_mm_version": __version__}
-    with temporary_beside(target) as temporary:
-        with temporary.open("wb") as file:  # by its path, torch would write the name into the file
-            torch.save({"state_dict": weights, "meta": meta}, file)
-        os.replace(temporary, target)
+    save_checkpoint({"state_dict": weights, "meta": meta}, target)
     return weights
 
 
@@ -129,8 +123,8 @@ def _check_names(wide: StateDict, narrow: StateDict) -> None:
     """All that is wanted is there, and what is left over are further layers of a stack."""
     if missing := [name for name in narrow if name not in wide]:
         raise UserError(
-            f"the wide model lacks {_few(missing)}; weights are selected from a deeper or equally "
-            "deep dense model of the same class (tied=False, tied_stages=())"
+            f"the wide model lacks {first_names(missing)}; weights are selected from a deeper or "
+            "equally deep dense model of the same class (tied=False, tied_stages=())"
         )
     depths: dict[str, int] = {}
     for name in narrow:
@@ -145,7 +139,8 @@ def _check_names(wide: StateDict, narrow: StateDict) -> None:
             unknown.append(name)
     if unknown:
         raise UserError(
-            f"the narrow model has no {_few(unknown)}; give the config of a model of the same class"
+            f"the narrow model has no {first_names(unknown)}; give the config of a model of the "
+            "same class"
         )
 
 
@@ -196,8 +191,3 @@ def _resampled(pos: Tensor, like: Tensor, *, has_cls_token: bool) -> Tensor:
 
 def _cls_token(name: str) -> str:
     return f"{name.removesuffix('pos_embed')}cls_token"
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

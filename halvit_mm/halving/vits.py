@@ -26,7 +26,7 @@ def pair_halvit(half: HaLViT, dense: HaLViT, size: Size) -> Pairing:
     Raises:
         UserError: LayerScale of the dense model has no place in the half-weight one.
     """
-    check_layer_scale(half, dense)
+    _check_layer_scale(half, dense)
     extra = dense.num_extra_tokens - half.num_extra_tokens
     if extra < 0:
         raise UserError(
@@ -92,7 +92,7 @@ class BlockUnit(Unit):
         return output[:, self._extra_tokens :]
 
 
-def check_layer_scale(half: HaLViT, dense: HaLViT) -> None:
+def _check_layer_scale(half: HaLViT, dense: HaLViT) -> None:
     """Refuses to drop what the dense model scales its branches by."""
     scaled = [
         any(name.endswith(".scale1.gamma") for name in model.state_dict())

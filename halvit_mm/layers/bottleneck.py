@@ -142,12 +142,18 @@ class _TiedStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, shortcut = self.enter(x)
-        # Wᵀ is laid out once for all blocks: each convolution would copy a transposed view, and
-        # the gradient of each use be transposed before it is added.
-        transposed = self.weight.flatten(1).t().contiguous()[..., None, None]
+        transposed = self.transposed()
         for i, block in enumerate(self.blocks):
             x = _run(self.with_cp, block, x, self.weight, transposed, shortcut if i == 0 else x)
         return x
+
+    def transposed(self) -> Tensor:
+        """Wᵀ (out_channels, width, 1, 1), laid out once for all blocks.
+
+        Each convolution would copy a transposed view, and the gradient of each use be transposed
+        before it is added.
+        """
+        return self.weight.flatten(1).t().contiguous()[..., None, None]
 
     def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The stage's input → the first block's input, and what bypasses the first block."""
