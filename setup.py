@@ -36,7 +36,11 @@ setup(
             "pycocotools>=2.0.8",
             "scikit-learn>=1.4",
         ],
+        # A device that only runs exported models needs onnxruntime, numpy, opencv and pillow alone.
+        "deploy": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "safetensors>=0.4"],
+        "serve": ["gradio>=6"],  # tools/serve.py
+        "explain": ["grad-cam>=1.5"],  # Grad-CAM of tools/visualize.py
         "benchmark": ["timm"],  # a peer to compare with
-        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "pre-commit"],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "playwright", "ruff", "pre-commit"],
     },
 )

@@ -15,3 +15,12 @@ if find_spec("mmengine") is not None:
 
     compat.install()
     from . import backbones, checkpoints, datasets, engine, necks  # noqa: F401
+
+
+def __getattr__(name: str) -> type:
+    """``halvit_mm.Detector`` and ``halvit_mm.Classifier``, imported when they are asked for."""
+    if name not in ("Detector", "Classifier"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import inference
+
+    return getattr(inference, name)

@@ -10,7 +10,10 @@ from pathlib import Path
 from .errors import UserError
 
 # The ways in which writing fails that the user can put right.
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+_DENIED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+}
 
 
 @contextmanager
@@ -66,3 +69,49 @@ def staged_folder(root: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write to, which becomes ``target`` when the block ends well.
+
+    Raises:
+        UserError: The disk is full, or the place cannot be written to.
+    """
+    with temporary_beside(target) as temporary:
+        try:
+            yield temporary
+            os.replace(temporary, target)
+        except OSError as error:
+            if error.errno not in _DENIED:
+                raise
+            raise UserError(
+                f"{target}: cannot write it ({error.strerror}); make room, or choose another place"
+            ) from error
+
+
+@contextmanager
+def staged_files(target: Path) -> Iterator[Path]:
+    """Yields a path of the same name in an empty folder beside ``target``.
+
+    What is in that folder when the block ends well moves beside ``target``, itself last. If the
+    block raises, nothing there changes.
+
+    Raises:
+        UserError: The disk is full or the place cannot be written to.
+    """
+    staging = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        staging.mkdir(parents=True)
+        yield staging / target.name
+        for file in sorted(staging.iterdir(), key=lambda file: file.name == target.name):
+            os.replace(file, target.with_name(file.name))
+    except OSError as error:
+        if error.errno not in _DENIED:
+            raise
+        raise UserError(
+            f"cannot write {target}: {error.strerror}; choose a folder that you may write to, "
+            "on a disk with room"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -14,9 +14,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import LayerFeatures, MultiplexedBlock, WindowLayout
+from ..layers import LayerAttention, LayerFeatures, MultiplexedBlock, WindowLayout
 from ..layers.checkpointing import checkpointed
-from ..layers.sizes import pad_to_grid
+from ..layers.sizes import grid_size, pad_to_grid
 from .options import check_share, parse_arch, parse_indices, parse_parts
 
 #: Width of the first stage, layers and heads of each stage, and the published sharing.
@@ -265,6 +265,16 @@ class MiniSwin(BaseModule):
                 out = getattr(self, f"norm{i}")(x)
                 outs.append(out.transpose(1, 2).unflatten(2, size).contiguous())
         return tuple(outs), features
+
+    def attention_layers(self, size: tuple[int, int]) -> list[LayerAttention]:
+        """How each layer attends in images of ``size``, height and width in pixels."""
+        stride, layers = self.patch_size, []
+        size = grid_size(size, (stride, stride))
+        for stage in self.stages:
+            for block, layout, step in stage.layers(size):
+                layers.append(LayerAttention(block, (layout, step), layout, stride))
+            size, stride = grid_size(size, (2, 2)), 2 * stride
+        return layers
 
     def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images (B, C, height, width) → tokens (B, H · W, dim) and their map's size (H, W)."""

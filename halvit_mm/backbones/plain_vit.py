@@ -7,9 +7,15 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..layers import LayerFeatures, adapt_position_embedding, resize_position_embedding
+from ..layers import (
+    LayerAttention,
+    LayerFeatures,
+    WindowLayout,
+    adapt_position_embedding,
+    resize_position_embedding,
+)
 from ..layers.checkpointing import checkpointed
-from ..layers.sizes import pad_to_grid
+from ..layers.sizes import grid_size, pad_to_grid
 from .options import pair, parse_arch, parse_indices
 
 OUT_TYPES = ("cls_token", "avg_featmap", "featmap", "raw")
@@ -138,6 +144,14 @@ class PlainViT(BaseModule):
                 outs.append(self._format(self.norm(x) if last else x, size))
         return tuple(outs), features
 
+    def attention_layers(self, size: tuple[int, int]) -> list[LayerAttention]:
+        """How each layer attends in images of ``size``, height and width in pixels."""
+        size = grid_size(size, (self.patch_size, self.patch_size))
+        return [
+            LayerAttention(*self._layer(i, size), WindowLayout(size, window), self.patch_size)
+            for i, window in enumerate(self.windows)
+        ]
+
     def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images (B, C, height, width) → tokens (B, N, dim) and the map's size (H, W)."""
         x = self.patch_embed(pad_to_grid(x, (self.patch_size, self.patch_size)))
@@ -146,7 +160,7 @@ class PlainViT(BaseModule):
         pos = resize_position_embedding(self.pos_embed[:, extra:], self.grid_size, size)
         x = x.flatten(2).transpose(1, 2) + pos
         if self.cls_token is not None:
-            cls_token = (self.cls_token + self.pos_embed[:, :extra]).expand(len(x), -1, -1)
+            cls_token = (self.cls_token + self.pos_embed[:, :extra]).expand(x.shape[0], -1, -1)
             x = torch.cat((cls_token.to(x.dtype), x), dim=1)
         return x, size
 

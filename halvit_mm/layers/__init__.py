@@ -4,7 +4,7 @@ from .attention import MultiHeadAttention
 from .block import LayerScale, TransformerBlock
 from .bottleneck import DenseStage, TiedResNetStage, TiedResNeXtStage
 from .dense import DenseAttention, DenseFFN
-from .features import LayerFeatures
+from .features import LayerAttention, LayerFeatures
 from .folding import fold_batch_norms
 from .multiplexed import HeadMixer, LocalConv, MultiplexedBlock
 from .norm import LayerNorm2d
@@ -25,6 +25,7 @@ __all__ = [
     "DenseStage",
     "HeadMixer",
     "ImageRelativePosition",
+    "LayerAttention",
     "LayerFeatures",
     "LayerNorm2d",
     "LayerScale",

@@ -5,7 +5,14 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .mixed_attention import Mixer, RelativeLogits, mixed_attention
+from .linear import is_exporting
+from .mixed_attention import (
+    Mixer,
+    RelativeLogits,
+    attention_weights,
+    mask_of,
+    mixed_attention,
+)
 
 QKV = tuple[Tensor, Tensor, Tensor]
 
@@ -70,7 +77,10 @@ class MultiHeadAttention(nn.Module):
         if partition is not None:
             qkv = tuple(partition(t) for t in qkv)
         q, k, v = (self._split_heads(t) for t in qkv)
-        if mix_logits is None and mix_weights is None:
+        mixes = mix_logits is not None or mix_weights is not None
+        biased = rel_pos is not None or mask is not None
+        # Exporters take fused attention with a bias down to steps that do not fit its output.
+        if not mixes and not (biased and is_exporting()):
             if rel_pos is not None:
                 bias = rel_pos(slice(None))(q)
                 mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
@@ -87,6 +97,36 @@ class MultiHeadAttention(nn.Module):
             )
         x = self.project_out(x)
         return (x, qkv) if return_qkv else x
+
+    def weights(
+        self,
+        qkv: QKV,
+        queries: slice = slice(None),
+        *,
+        mask: Tensor | None = None,
+        rel_pos: RelativeLogits | None = None,
+        mix_logits: Mixer | None = None,
+        mix_weights: Mixer | None = None,
+    ) -> Tensor:
+        """What some queries multiply the values by, which :meth:`forward` keeps to itself.
+
+        Args:
+            qkv: Queries, keys and values as :meth:`forward` returns them, each (B, N, dim).
+            queries: Places in N of the queries.
+            mask, rel_pos, mix_logits, mix_weights: As in :meth:`forward`.
+
+        Returns:
+            Weights (B, heads, n, N).
+        """
+        q, k = (self._split_heads(t) for t in qkv[:2])
+        return attention_weights(
+            q[:, :, queries],
+            k,
+            mix_logits=mix_logits,
+            mix_weights=mix_weights,
+            relative_logits=None if rel_pos is None else rel_pos(queries),
+            mask=mask_of(mask, queries),
+        )
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, N, dim) → (B, heads, N, dim / heads)."""

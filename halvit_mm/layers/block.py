@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,15 +99,34 @@ class TransformerBlock(nn.Module):
         x, qkv = self._attend(x, size)
         return self._feed_forward(x), qkv
 
+    def attention_weights(self, qkv: QKV, size: Size, *, queries: slice = slice(None)) -> Tensor:
+        """What the block's attention multiplies values by.
+
+        Args:
+            qkv: What :meth:`forward_with_qkv` returned.
+            size: As given to it.
+            queries: Some of the queries, by their places in a window.
+
+        Returns:
+            Weights (windows of all images, heads, n, tokens of a window).
+        """
+        layout = WindowLayout(size, self.window)
+        images = qkv[0][:: layout.num_windows]
+        return self.attn.weights(qkv, queries, **self._between(layout, images))
+
     def _attend(self, x: Tensor, size: Size) -> tuple[Tensor, QKV]:
         layout = WindowLayout(size, self.window)
         attended, qkv = self.attn(
-            layout.partition(self.norm1(x)),
-            mask=layout.mask(x),
-            rel_pos=partial(self.rel_pos.for_queries, layout.window) if self.rel_pos else None,
-            return_qkv=True,
+            layout.partition(self.norm1(x)), **self._between(layout, x), return_qkv=True
         )
         return x + self.drop_path(self.scale1(layout.merge(attended))), qkv
+
+    def _between(self, layout: WindowLayout, images: Tensor) -> dict[str, Any]:
+        """What stands between queries and weights; of ``images``, B and the device count."""
+        return dict(
+            mask=layout.mask(images),
+            rel_pos=partial(self.rel_pos.for_queries, layout.window) if self.rel_pos else None,
+        )
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))

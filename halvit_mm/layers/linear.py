@@ -70,6 +70,11 @@ def runs_as_written() -> bool:
     )
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` makes a graph; before torch 2.7 compilers count as well."""
+    return getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
+
+
 def _onednn_can(x: Tensor, weight: Tensor) -> bool:
     return (
         _ONEDNN is not None

@@ -57,16 +57,14 @@ def mixed_attention(
         relative_logits: Callable[[Tensor], Tensor] | None,
         mask: Tensor | None,
     ) -> Tensor:
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        if relative_logits is not None:
-            logits += relative_logits(q)  # in place: no gradient needs the product itself
-        if mix_logits is not None:
-            logits = mix_logits(logits)
-        if mask is not None:
-            logits = torch.where(mask, logits, float("-inf"))
-        weights = logits.softmax(dim=-1)
-        if mix_weights is not None:
-            weights = mix_weights(weights)
+        weights = attention_weights(
+            q,
+            k,
+            mix_logits=mix_logits,
+            mix_weights=mix_weights,
+            relative_logits=relative_logits,
+            mask=mask,
+        )
         return (weights @ v).transpose(1, 2).flatten(2)
 
     run = attend
@@ -79,7 +77,7 @@ def mixed_attention(
     by_rows = []
     for rows in queries:
         relative_logits = None if rel_pos is None else rel_pos(rows)
-        masks = mask if mask is None or mask.shape[-2] == 1 else mask[:, :, rows]
+        masks = mask_of(mask, rows)
         outs = [
             run(q[i, :, rows], k[i], v[i], relative_logits, masks if masks is None else masks[i])
             for i in samples
@@ -88,10 +86,48 @@ def mixed_attention(
     return _cat(by_rows, dim=1)
 
 
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    mix_logits: Mixer | None = None,
+    mix_weights: Mixer | None = None,
+    relative_logits: Callable[[Tensor], Tensor] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """``mix_weights(softmax(mix_logits(q kᵀ / √head_dim + R)))`` of some queries.
+
+    Args:
+        q: Some of the queries (B, heads, n, head_dim).
+        k: All keys (B, heads, N, head_dim).
+        mix_logits, mix_weights: As in :func:`mixed_attention`.
+        relative_logits: Makes the logits R of these queries.
+        mask: Boolean, broadcastable to (B, heads, n, N); False hides a key from a query.
+
+    Returns:
+        What the values are multiplied by (B, heads, n, N).
+    """
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if relative_logits is not None:
+        logits += relative_logits(q)  # in place: no gradient needs the product itself
+    if mix_logits is not None:
+        logits = mix_logits(logits)
+    if mask is not None:
+        logits = torch.where(mask, logits, float("-inf"))
+    weights = logits.softmax(dim=-1)
+    return weights if mix_weights is None else mix_weights(weights)
+
+
+def mask_of(mask: Tensor | None, queries: slice) -> Tensor | None:
+    """The rows of a mask (…, 1 or N, N) that belong to some of the queries."""
+    return mask if mask is None or mask.shape[-2] == 1 else mask[:, :, queries]
+
+
 def _pieces(q: Tensor) -> tuple[list[slice], list[slice]]:
     """Samples and queries of each piece: whole maps of some samples, or rows of the maps of one."""
     batch, heads, length, _ = q.shape
-    if torch.compiler.is_compiling():  # the compiler has its own ways to save memory traffic
+    # Compilers have their own ways to save memory traffic, and a trace is for other batches as well.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return [slice(None)], [slice(None)]
     on_cpu = q.device.type == "cpu"
     elements = CPU_ELEMENTS * torch.get_num_threads() if on_cpu else GPU_ELEMENTS

@@ -8,6 +8,7 @@ adds the gradients of all steps.
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class HeadMixer(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, h, N, M) → (B, h, N, M)."""
         # Not `weight @ maps`: for a trained weight it lays all maps out anew, heads last.
-        weight = self.weight.expand(len(maps), -1, -1)
+        weight = self.weight.expand(maps.shape[0], -1, -1)
         mixed = torch.bmm(weight, maps.flatten(2)).unflatten(2, maps.shape[2:])
         return mixed if self.bias is None else mixed + self.bias[:, None, None]
 
@@ -166,6 +167,22 @@ class MultiplexedBlock(nn.Module):
         x, qkv = self._attend(x, layout, step)
         return self._feed_forward(x, layout.size, step), qkv
 
+    def attention_weights(
+        self, qkv: QKV, layout: WindowLayout, step: int, *, queries: slice = slice(None)
+    ) -> Tensor:
+        """What a step's attention multiplies values by.
+
+        Args:
+            qkv: What :meth:`forward_with_qkv` returned.
+            layout, step: As given to it.
+            queries: Some of the queries, by their places in a window.
+
+        Returns:
+            Weights (windows of all images, heads, n, tokens of a window), mixed across heads.
+        """
+        images = qkv[0][:: layout.num_windows]
+        return self.attn.weights(qkv, queries, **self._between(layout, step, images))
+
     def last_step(self, name: str) -> int:
         """The last step that uses one of the block's parameters, given by its name in the block."""
         part, index, *_ = name.split(".")
@@ -173,18 +190,24 @@ class MultiplexedBlock(nn.Module):
         return int(index) if of_steps else self.steps - 1
 
     def _attend(self, x: Tensor, layout: WindowLayout, step: int) -> tuple[Tensor, QKV]:
-        norm, rel_pos = _of(self.norm1, step), _of(self.rel_pos, step)
         attended, qkv = self.attn(
-            norm(x),
+            _of(self.norm1, step)(x),
             # Padding after the projection adds 0, whatever weight a mixer's bias gives it.
             partition=layout.partition,
-            mask=layout.mask(x),
-            rel_pos=partial(rel_pos.for_queries, layout.window) if rel_pos else None,
-            mix_logits=_of(self.mix_logits, step),
-            mix_weights=_of(self.mix_weights, step),
+            **self._between(layout, step, x),
             return_qkv=True,
         )
         return x + self.drop_path[step](layout.merge(attended)), qkv
+
+    def _between(self, layout: WindowLayout, step: int, images: Tensor) -> dict[str, Any]:
+        """What stands between queries and weights; of ``images``, B and the device count."""
+        rel_pos = _of(self.rel_pos, step)
+        return dict(
+            mask=layout.mask(images),
+            rel_pos=partial(rel_pos.for_queries, layout.window) if rel_pos else None,
+            mix_logits=_of(self.mix_logits, step),
+            mix_weights=_of(self.mix_weights, step),
+        )
 
     def _feed_forward(self, x: Tensor, size: Size, step: int) -> Tensor:
         if self.local is not None:

@@ -127,10 +127,17 @@ def _distances(length: int, device: torch.device) -> Tensor:
     return position[:, None] - position[None, :]
 
 
+def _places(query: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of places in a map of ``width``."""
+    row = query // width
+    return row, query - row * width  # not `%`, which ONNX's exporter cannot do with a symbol
+
+
 def _pairs(rows: Tensor, columns: Tensor, queries: slice) -> Tensor:
     """Sum of what pairs of rows (H, H) and of columns (W, W) have, for (query, key) (n, H · W)."""
-    query = torch.arange(len(rows) * len(columns), device=rows.device)[queries]
-    rows, columns = rows[query // len(columns)], columns[query % len(columns)]
+    query = torch.arange(rows.shape[0] * columns.shape[0], device=rows.device)[queries]
+    row, column = _places(query, columns.shape[0])
+    rows, columns = rows[row], columns[column]
     return (rows[:, :, None] + columns[:, None, :]).flatten(1)
 
 
@@ -159,8 +166,9 @@ class DecomposedRelativePosition(RelativePosition):
         )
         query = torch.arange(height * width, device=table_h.device)[queries]
         # Place in the table of each (query, key) pair along either axis: (n, H) and (n, W).
-        rows = (_distances(height, query.device) + height - 1)[query // width]
-        columns = (_distances(width, query.device) + width - 1)[query % width]
+        row, column = _places(query, width)
+        rows = (_distances(height, query.device) + height - 1)[row]
+        columns = (_distances(width, query.device) + width - 1)[column]
 
         def logits(q: Tensor) -> Tensor:
             rel_h = (q @ table_h.t()).gather(-1, rows.expand(*q.shape[:2], -1, -1))
@@ -181,6 +189,6 @@ class DecomposedRelativePosition(RelativePosition):
 
 def _resize_table(table: Tensor, length: int) -> Tensor:
     """Resamples (L, C) to (length, C) linearly."""
-    if surely_equal((len(table),), (length,)):
+    if surely_equal((table.shape[0],), (length,)):
         return table
     return F.interpolate(table.t()[None], size=length, mode="linear")[0].t()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import MultiHeadAttention
-from .linear import autocast, linear, rows, runs_as_written
+from .linear import autocast, is_exporting, linear, rows, runs_as_written
 from .second_use import SecondUse, make_second_use
 
 
@@ -213,8 +213,13 @@ class TiedAttention(MultiHeadAttention):
 
     def project_in(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight, bias = autocast(x, self.weight, self.bias_qkv)
-        q, k = linear(x, weight, bias[: 2 * self.dim]).chunk(2, dim=-1)
-        return q, k, _second(self.second_values, x, weight[self.dim :], bias[2 * self.dim :])
+        w_q, w_kv = weight[: self.dim], weight[self.dim :]
+        b_q, b_k, b_v = (bias[i * self.dim : (i + 1) * self.dim] for i in range(3))
+        if is_exporting():  # graphs hold W_q and W_kv once if no product takes the two together
+            q, k = linear(x, w_q, b_q), linear(x, w_kv, b_k)
+        else:
+            q, k = linear(x, weight, bias[: 2 * self.dim]).chunk(2, dim=-1)
+        return q, k, _second(self.second_values, x, w_kv, b_v)
 
     def project_out(self, x: Tensor) -> Tensor:
         return _second(self.second_out, x, self.weight[: self.dim], self.bias_out)

@@ -26,7 +26,7 @@ def window_partition(x: Tensor, window: Size) -> Tensor:
 def window_merge(windows: Tensor, window: Size, size: Size) -> Tensor:
     """Inverse of :func:`window_partition`: (B · nW, h · w, C) → map (B, H, W, C) of ``size``."""
     (rows, columns), (h, w) = grid_size(size, window), window
-    batch, channels = len(windows) // (rows * columns), windows.shape[-1]
+    batch, channels = windows.shape[0] // (rows * columns), windows.shape[-1]
     x = windows.reshape(batch, rows, columns, h, w, channels).transpose(2, 3)
     return fit(x.reshape(batch, rows * h, columns * w, channels), size, channels_last=True)
 
@@ -79,6 +79,8 @@ class WindowLayout:
         self.regions = shift if regions is None else regions
         # The layers of a stage share a layout, and so its masks, by device and number of images.
         self._masks: dict[tuple[torch.device, int], Tensor | None] = {}
+        #: Number of windows in an image.
+        self.num_windows = rows * columns
         #: Whether there is one window, as it is.
         self.is_whole = self.window == size and not (any(shift) or any(self.regions))
 
@@ -116,7 +118,7 @@ class WindowLayout:
 
     def _batch_mask(self, x: Tensor) -> Tensor | None:
         mask = self._mask(x.device)
-        return None if mask is None else mask.repeat(len(x), 1, 1)[:, None]
+        return None if mask is None else mask.repeat(x.shape[0], 1, 1)[:, None]
 
     def _mask(self, device: torch.device) -> Tensor | None:
         """Boolean (nW, 1 or h · w, h · w)."""

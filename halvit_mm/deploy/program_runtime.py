@@ -1,0 +1,74 @@
+"""Exported programs of PyTorch at work. Needs torch and torchvision, but not OpenMMLab."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision  # noqa: F401  the operators of detectors
+from torch import Tensor
+
+from ..errors import UserError
+from .exported_model import METADATA, ExportedModel
+
+#: What files of TorchScript are called; others are taken for those of ``torch.export``.
+TORCHSCRIPT = (".pt", ".torchscript")
+
+
+class ProgramModel(ExportedModel):
+    """A detector, classifier or backbone that ``tools/export_program.py`` wrote.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        tensors: All that the file holds, weights and constants.
+
+    Raises:
+        UserError: The file is missing, damaged, or not one of ``tools/export_program.py``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such model; check the path")
+        load = _load_script if path.suffix.lower() in TORCHSCRIPT else _load_program
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of TorchScript's age, and of read-only memory
+                self._program, self.tensors, about = load(path)
+        except Exception as error:  # damaged bytes can raise anything
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(f"{path}: PyTorch cannot read this program ({reason})") from error
+        if not about:
+            raise UserError(
+                f"{path}: the file does not say what its model is for; export it with "
+                "tools/export_program.py"
+            )
+        about = json.loads(about)
+        super().__init__(path, about, outputs=about["outputs"], input_shape=about["input"])
+
+    @torch.inference_mode()
+    def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        return [out.numpy() for out in self._program(torch.from_numpy(pixels))]
+
+
+def _load_program(path: Path) -> tuple[torch.nn.Module, list[Tensor], str]:
+    about = {METADATA: ""}
+    program = torch.export.load(path, extra_files=about)
+    kept = [*program.state_dict.values(), *program.constants.values()]
+    return program.module(), [v for v in kept if isinstance(v, Tensor)], about[METADATA]
+
+
+def _load_script(path: Path) -> tuple[torch.nn.Module, list[Tensor], str]:
+    about = {METADATA: ""}
+    script = torch.jit.load(path, map_location="cpu", _extra_files=about)
+    constants = [
+        node.t("value")
+        for node in script.inlined_graph.findAllNodes("prim::Constant")
+        if node.hasAttribute("value") and node.kindOf("value") == "t"
+    ]
+    text = about[METADATA]
+    tensors = [*script.parameters(), *script.buffers(), *constants]
+    return script, tensors, text if isinstance(text, str) else text.decode()
