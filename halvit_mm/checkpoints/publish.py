@@ -1,7 +1,6 @@
 """Training checkpoints made fit to hand out: weights and plain facts, nothing else."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import temporary_beside
+from ..files import staged_files
 from .reading import StateDict, find_weights, read_checkpoint
+from .safetensors_format import SUFFIX
+from .saving import write_checkpoint
 
 #: What is kept of the facts that mmengine writes beside the weights.
 META_KEYS = ("dataset_meta", "classes", "cfg", "epoch", "iter", "seed", "time", "mmengine_version")
@@ -23,7 +24,8 @@ def publish(
     """Writes the weights of a training checkpoint to a file that anybody can load safely.
 
     The file holds ``state_dict`` and ``meta``, the latter in plain types only, so that
-    ``torch.load(weights_only=True)`` reads it. The same input gives the same bytes.
+    ``torch.load(weights_only=True)`` reads it, or the library safetensors where the name ends so.
+    The same input gives the same bytes.
 
     Args:
         source: A checkpoint of mmengine, or any that :func:`read_state_dict` reads.
@@ -41,19 +43,18 @@ def publish(
     target = Path(target).expanduser()
     if target.is_dir():
         raise UserError(f"{target}: this is a folder; name the file to write")
-    stem = target.name.removesuffix(".pth")
+    form = SUFFIX if target.suffix.lower() == SUFFIX else ".pth"
+    stem = target.stem if target.suffix.lower() == form else target.name
     checkpoint = read_checkpoint(source)
     published = {
         "state_dict": _compact(find_weights(checkpoint, source, ema=ema), source, fp16=fp16),
         "meta": _plain_meta(checkpoint.get("meta")),
     }
-    with temporary_beside(target) as temporary:
-        with temporary.open("wb") as file:  # by its path, torch would write the name into the file
-            torch.save(published, file)
+    with staged_files(target) as temporary:
+        write_checkpoint(published, temporary, form=form)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        final = target.with_name(f"{stem}-{digest[:8]}.pth")
-        os.replace(temporary, final)
-    return final
+        final = temporary.rename(temporary.with_name(f"{stem}-{digest[:8]}{form}"))
+    return target.with_name(final.name)
 
 
 def _compact(weights: StateDict, source: str | Path, *, fp16: bool) -> StateDict:

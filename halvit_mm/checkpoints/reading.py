@@ -17,6 +17,7 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from ..errors import UserError
+from . import safetensors_format
 
 StateDict = dict[str, Tensor]
 
@@ -25,12 +26,14 @@ def check_file(path: str | Path) -> None:
     """Looks at a checkpoint's name and outer form only, which takes no time.
 
     Raises:
-        UserError: The file is missing, empty, cut off, or no file of torch at all.
+        UserError: The file is missing, empty, cut off, or neither of torch nor of safetensors.
     """
     if _is_url(path):
         return
     path = Path(path).expanduser()
     try:
+        if safetensors_format.is_safetensors(path):
+            return safetensors_format.check(path)
         with path.open("rb") as file:
             magic = file.read(4)
     except FileNotFoundError:
@@ -45,14 +48,17 @@ def check_file(path: str | Path) -> None:
                 "or take an earlier one"
             )
     elif not magic.startswith(b"\x80"):  # torch before 1.6 wrote bare pickles
-        raise UserError(f"{path}: this is not a checkpoint of PyTorch; give a .pth file")
+        raise UserError(
+            f"{path}: this is not a checkpoint of PyTorch; give a .pth or .safetensors file"
+        )
 
 
 def read_checkpoint(path: str | Path, *, weights_only: bool = True) -> dict[str, Any]:
     """Reads a whole checkpoint to the CPU.
 
     Args:
-        path: A file, or an http(s) address, which is kept in torch's download cache.
+        path: A file of torch or of safetensors, told apart by what is in them; or an http(s)
+            address, which is kept in torch's download cache.
         weights_only: Refuses pickles that would run code. What mmengine writes beside the weights
             (numpy numbers and log histories) and the options that DeiT, Swin and MiniViT keep there
             are allowed.
@@ -62,6 +68,8 @@ def read_checkpoint(path: str | Path, *, weights_only: bool = True) -> dict[str,
     """
     file = _download(str(path)) if _is_url(path) else Path(path).expanduser()
     check_file(file)
+    if safetensors_format.is_safetensors(file):
+        return safetensors_format.read(file)
     try:
         with torch.serialization.safe_globals([*_mmengine_globals(), *_OPTIONS]):
             checkpoint = torch.load(file, map_location="cpu", weights_only=weights_only)

@@ -71,8 +71,8 @@ class ExportableDetector(nn.Module):
             the object.
         """
         size = (image.shape[2], image.shape[3])
-        # Plain ViTs give maps whose channels lie innermost. Convolutions hand that on, but not where
-        # exporters take them down, and views that were traced then do not fit.
+        # Plain ViTs give maps whose channels lie innermost. Convolutions hand that on, but not
+        # where exporters take them down, and views that were traced then do not fit.
         maps = self.neck(tuple(m.contiguous() for m in self.backbone(self.pixels(image))))
         if self.rpn_head is None:
             return self.box_head(maps, size)

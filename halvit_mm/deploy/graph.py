@@ -43,6 +43,8 @@ def keep_weights_single(model: ir.Model) -> tuple[str, ...]:
         if len(_final_uses(weight)) > 1:
             for product in list(_products(weight)):
                 _write_as_gemm(graph, product)
+        else:
+            _turn(graph, weight)
     _remove_unused(graph)
     for constant in _weights(graph):
         _narrow(graph, constant)
@@ -117,6 +119,23 @@ def _narrow(graph: ir.Graph, constant: ir.Value) -> None:
     constant.replace_all_uses_with(wide)
     graph.insert_before(graph[0], cast)
     del graph.initializers[constant.name]
+
+
+def _turn(graph: ir.Graph, weight: ir.Value) -> None:
+    """Stores a weight of one use, that of its transpose, as its transpose.
+
+    onnxruntime would do so when it loads the file, and the memory of the original is not always
+    returned to the system.
+    """
+    uses = weight.uses()
+    if len(uses) != 1 or uses[0][0].op_type != "Transpose" or len(weight.shape) != 2:
+        return
+    (node, _), name = uses[0], weight.name
+    turned = np.ascontiguousarray(weight.const_value.numpy().T)
+    del graph.initializers[name]
+    weight.name = f"{name}.original"
+    node.outputs[0].replace_all_uses_with(_add_weight(graph, name, turned))
+    graph.remove(node, safe=True)
 
 
 def _as_slice(node: ir.Node) -> tuple[int, int, int] | None:

@@ -15,6 +15,8 @@ read ``Transpose(W8)``, which is computed when it is needed. That costs a fortie
 with 197 tokens; the product W8 xᵀ would need no transposed weight, but has no quick kernel.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
@@ -79,10 +81,25 @@ def to_integer_products(model: ir.Model, *, largest: int = 127) -> tuple[str, ..
     """
     done = []
     for weight in list(float_weights(model.graph)):
-        if all(_is_product(node, index) for node, index in weight.uses()):
-            _compute_in_integers(model.graph, weight, largest)
+        products = list(_products(weight))
+        if products and None not in products:
+            _compute_in_integers(model.graph, weight, dict(products), largest)
             done.append(weight.name)
     return tuple(done)
+
+
+def _products(weight: ir.Value, transposed: bool = False) -> Iterator[tuple[ir.Node, bool] | None]:
+    """Products of activations with a matrix (h, d), and whether it is with its transpose.
+
+    None stands for each other use.
+    """
+    for node, index in weight.uses():
+        if node.op_type == "Transpose" and len(node.inputs[0].shape) == 2:
+            yield from _products(node.outputs[0], not transposed)
+        elif _is_product(node, index):
+            yield node, transposed != _is_transposed(node)
+        else:
+            yield None
 
 
 def _is_transposed(product: ir.Node) -> bool:
@@ -99,24 +116,25 @@ def _is_product(node: ir.Node, index: int) -> bool:
     return all(given.get(name, plain) == plain for name, plain in _PLAIN_GEMM.items())
 
 
-def _compute_in_integers(graph: ir.Graph, weight: ir.Value, largest: int) -> None:
-    products = [node for node in graph if any(use.node is node for use in weight.uses())]
-    transposed = {node: _is_transposed(node) for node in products}
-    values, scale = quantise(weight.const_value.numpy(), output_axis(weight), largest=largest)
+def _compute_in_integers(
+    graph: ir.Graph, weight: ir.Value, transposed: dict[ir.Node, bool], largest: int
+) -> None:
+    """Replaces all uses of a weight, which are products with it or its transpose."""
+    views = [node for node, _ in weight.uses() if node.op_type == "Transpose"]
+    axis = 0 if any(transposed.values()) else 1
+    values, scale = quantise(weight.const_value.numpy(), axis, largest=largest)
     scale = add_weight(graph, f"{weight.name}.scale", scale)
     in_order = turned = weight
     if all(transposed.values()):
         values = np.ascontiguousarray(values.T)
     elif any(transposed.values()):
-        turn = ir.node("Transpose", [weight], {"perm": [1, 0]})
-        insert_first(graph, [turn])
-        turned = turn.outputs[0]
+        turned = insert_first(graph, [ir.node("Transpose", [weight], {"perm": [1, 0]})])
     store(graph, weight, values)
-    scales_inputs = any(transposed.values())
-    for product in products:
-        second = turned if transposed[product] else in_order
-        scale_first = scales_inputs and not transposed[product]
-        _write_in_integers(graph, product, second, scale, scale_first=scale_first)
+    for product, with_transpose in transposed.items():
+        factor = turned if with_transpose else in_order
+        scale_first = axis == 0 and not with_transpose
+        _write_in_integers(graph, product, factor, scale, scale_first=scale_first)
+    graph.remove(views, safe=True)
 
 
 def _write_in_integers(
@@ -142,6 +160,9 @@ def _write_in_integers(
         (y,) = make("Add", y, bias[0])
     out = product.outputs[0]
     y.shape, y.type = out.shape, out.type
+    # The graph's outputs are asked for by their names.
+    name, out.name = out.name, f"{out.name}.exact"
+    y.name = name
     graph.insert_before(product, new)
     ir.convenience.replace_all_uses_with(out, y, replace_graph_outputs=True)
     graph.remove(product, safe=True)

@@ -33,7 +33,12 @@ def to_core(program: ExportedProgram) -> ExportedProgram:
 
 
 def strip(program: ExportedProgram) -> None:
-    """Removes assertions on sizes, and what nodes know of the source code, in place."""
+    """Removes assertions on sizes, and what nodes know of the source code, in place.
+
+    Among the assertions are the guards of newer releases of PyTorch, such as that a map has an odd
+    number of rows: shapes of the trace were derived so, but all operators take others as well.
+    """
+    program._guards_code = []
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
             for node in reversed(list(module.graph.nodes)):

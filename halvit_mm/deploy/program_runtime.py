@@ -64,9 +64,10 @@ def _load_program(path: Path) -> tuple[torch.nn.Module, list[Tensor], str]:
 def _load_script(path: Path) -> tuple[torch.nn.Module, list[Tensor], str]:
     about = {METADATA: ""}
     script = torch.jit.load(path, map_location="cpu", _extra_files=about)
+    graph = script.inlined_graph  # its nodes are gone when it is
     constants = [
         node.t("value")
-        for node in script.inlined_graph.findAllNodes("prim::Constant")
+        for node in graph.findAllNodes("prim::Constant")
         if node.hasAttribute("value") and node.kindOf("value") == "t"
     ]
     text = about[METADATA]

@@ -150,4 +150,5 @@ def _save(target: Path, pixels: np.ndarray, **options: int) -> None:
 
 def _write(target: Path, text: str) -> None:
     with whole_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Names of files may be bytes that are no text.
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

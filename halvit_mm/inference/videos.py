@@ -41,7 +41,7 @@ class Video:
             raise UserError(f"{path}: the video cannot be read ({error.strerror})") from error
         if empty:
             raise UserError(f"{path}: the file is empty; copy the video again")
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        self._capture = cv2.VideoCapture(_plain(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise UserError(
                 f"{path}: the video cannot be decoded; it is damaged, or of a kind that OpenCV "
@@ -93,7 +93,7 @@ class VideoWriter:
         if self._writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(
-                str(self._path), cv2.CAP_FFMPEG, code, self._rate, (width, height)
+                _plain(self._path), cv2.CAP_FFMPEG, code, self._rate, (width, height)
             )
         self._writer.write(np.ascontiguousarray(frame[:height, :width, ::-1]))
         self.count += 1
@@ -142,6 +142,20 @@ def _check_written(path: Path, count: int, target: Path) -> None:
             f"{target}: cannot write the video whole ({found} of {count} frames); make room, or "
             "choose another place"
         )
+
+
+def _plain(path: str | Path) -> str:
+    """The path as text; OpenCV takes the whole process down over bytes that are none.
+
+    Raises:
+        UserError: The name is not in UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="replace").decode()
+        raise UserError(f"{shown}: the name is not in UTF-8; rename the video") from None
+    return str(path)
 
 
 def _opencv() -> ModuleType:

@@ -126,7 +126,7 @@ def mask_of(mask: Tensor | None, queries: slice) -> Tensor | None:
 def _pieces(q: Tensor) -> tuple[list[slice], list[slice]]:
     """Samples and queries of each piece: whole maps of some samples, or rows of the maps of one."""
     batch, heads, length, _ = q.shape
-    # Compilers have their own ways to save memory traffic, and a trace is for other batches as well.
+    # Compilers save memory traffic in their own ways, and a trace serves other batches as well.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return [slice(None)], [slice(None)]
     on_cpu = q.device.type == "cpu"

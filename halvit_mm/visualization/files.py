@@ -1,12 +1,11 @@
 """Writing a picture whole or not at all."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import temporary_beside
+from ..files import whole_file
 
 
 @contextmanager
@@ -23,6 +22,5 @@ def png_file(out: str | Path) -> Iterator[Path]:
         raise UserError(f"{out}: the picture is a PNG; give a name that ends in .png")
     if out.is_dir():
         raise UserError(f"{out}: there is a folder of this name; choose another name")
-    with temporary_beside(out) as temporary:
+    with whole_file(out) as temporary:
         yield temporary
-        os.replace(temporary, out)

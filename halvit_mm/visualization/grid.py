@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from .colours import Colour, class_colour
 from .text import sans, shorten_start
@@ -51,13 +52,18 @@ class Pair:
     right_caption: str
 
 
-def draw_instances(image: Image.Image, instances: Sequence[Instance]) -> Image.Image:
-    """Draws masks, boxes and labels on a copy of ``image`` whose longest side is :data:`TILE`.
+def draw_instances(
+    image: Image.Image, instances: Sequence[Instance], *, side: int = TILE
+) -> Image.Image:
+    """Draws masks, boxes and labels on a copy of ``image`` whose longest side is ``side`` pixels.
 
     Small objects come on top of large ones. A label that would hide another one is shortened to
-    its score or left out; confident and large objects get theirs first.
+    its score or left out; confident and large objects get theirs first. Lines and letters grow
+    with the square root of ``side``, as large pictures are looked at from near as well.
     """
-    scale = TILE / max(image.size)
+    scale = side / max(image.size)
+    growth = (side / TILE) ** 0.5
+    font = sans(round(_FONT_SIZE * growth))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     kernel = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
     canvas = image.convert("RGB").resize(size, kernel)
@@ -69,10 +75,10 @@ def draw_instances(image: Image.Image, instances: Sequence[Instance]) -> Image.I
     draw = ImageDraw.Draw(canvas)
     for instance in by_area:
         box = _inside(instance.box, scale, size)
-        draw.rectangle(box, outline=class_colour(instance.label), width=2)
+        draw.rectangle(box, outline=class_colour(instance.label), width=round(2 * growth))
     placed: list[Box] = []
     for instance in sorted(by_area, key=lambda i: i.score or 0.0, reverse=True):
-        _draw_label(draw, instance, _inside(instance.box, scale, size), size, placed)
+        _draw_label(draw, instance, _inside(instance.box, scale, size), size, placed, font)
     return canvas
 
 
@@ -125,15 +131,32 @@ def _inside(box: Box, scale: float, size: tuple[int, int]) -> Box:
 
 
 def _draw_mask(canvas: Image.Image, mask: np.ndarray, fill: Colour) -> None:
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return
     inside = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
+    # Only the part of the picture that holds the mask, with as much around it as blurring reaches.
+    across, down = canvas.width / inside.width, canvas.height / inside.height
+    part = (
+        max(0, floor((columns[0] - 1) * across) - 2),
+        max(0, floor((rows[0] - 1) * down) - 2),
+        min(canvas.width, ceil((columns[-1] + 2) * across) + 2),
+        min(canvas.height, ceil((rows[-1] + 2) * down) + 2),
+    )
+    source = (
+        part[0] / across,
+        part[1] / down,
+        min(part[2] / across, inside.width),
+        min(part[3] / down, inside.height),
+    )
+    size = (part[2] - part[0], part[3] - part[1])
+    inside = inside.resize(size, Image.Resampling.BILINEAR, box=source)
     # Enlarging blurs the edge; this makes it steep again, about a pixel wide.
-    steepness = max(1.0, canvas.width / inside.width)
-    inside = inside.resize(canvas.size, Image.Resampling.BILINEAR)
+    steepness = max(1.0, across)
     inside = inside.point(lambda value: round((value - 127.5) * steepness + 127.5))
     rim = ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(3)))
-    whole = (0, 0, *canvas.size)
-    canvas.paste(fill, whole, inside.point(lambda value: round(value * _MASK_ALPHA)))
-    canvas.paste(fill, whole, rim)
+    canvas.paste(fill, part, inside.point(lambda value: round(value * _MASK_ALPHA)))
+    canvas.paste(fill, part, rim)
 
 
 def _draw_label(
@@ -142,15 +165,15 @@ def _draw_label(
     box: Box,
     size: tuple[int, int],
     placed: list[Box],
+    font: ImageFont.FreeTypeFont,
 ) -> None:
     """Writes the label above its box, inside at the top or below it, wherever there is room.
 
     ``placed`` collects where labels stand.
     """
-    font = sans(_FONT_SIZE)
     score = "" if instance.score is None else f"{instance.score:.2f}"
     x1, y1, _, y2 = box
-    height = _FONT_SIZE + 4
+    height = round(font.size) + 4
     for text in filter(None, (f"{instance.name} {score}".strip(), score)):
         width = font.getlength(text) + 6
         x = max(0.0, min(x1, size[0] - width))

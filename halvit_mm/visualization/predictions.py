@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import UserError
+from ..inference.images import read_image
 from .dumps import read_predictions
 from .files import png_file
 from .grid import Instance, Pair, compose, draw_instances
@@ -134,16 +135,12 @@ class Dataset:
             UserError: The image is missing or damaged.
         """
         file = self.image_folder / self.coco.imgs[image_id]["file_name"]
-        try:
-            with Image.open(file) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except FileNotFoundError:
+        if not file.exists():
             raise UserError(
                 f"{file}: {self.ann_file} names this image, but it is not there; "
                 "check data_prefix and data_root in the config"
-            ) from None
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{file}: the image is damaged ({error}); copy it again") from error
+            )
+        return Image.fromarray(read_image(file))
 
     def objects(self, image_id: int | str, *, masks: bool) -> list[Instance]:
         """The ground truth of one image: what the detector knows of, crowds included."""

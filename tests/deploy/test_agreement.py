@@ -58,11 +58,12 @@ def test_tolerances():
 
 
 def test_each_object_has_one_partner():
-    twice = found(CAT, CAT)
-    result = compare_detections(found(CAT), twice)
-    assert len(result.pairs) == 1
-    assert len(result.differences) == 1
-    assert "is extra" in result.differences[0]
+    once, twice = found(CAT), found(CAT, CAT)
+    for a, b, word in ((once, twice, "extra"), (twice, once, "missing")):
+        result = compare_detections(a, b)
+        assert len(result.pairs) == 1
+        assert len(result.differences) == 1
+        assert f"is {word}" in result.differences[0]
 
 
 def test_the_nearest_boxes_are_partners():

@@ -57,8 +57,6 @@ def test_finds_what_mmdet_finds(detector, backbone):
     for i, size in enumerate(SIZES):
         boxes, *_, masks = assert_like_mmdet(model, photograph(*size, seed=i), at_least=10)
         # Boxes end at the image, though the maps go on to the end of the padding.
-        at_border = boxes == torch.tensor([0, 0, *size[::-1]])
-        assert at_border[:, :2].any() or at_border[:, 2:].any()
         assert (boxes >= 0).all() and (boxes[:, 2:] <= torch.tensor(size[::-1])).all()
         assert detector == "retinanet" or 0 < (masks > 0.5).float().mean() < 1
 

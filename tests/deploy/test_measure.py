@@ -53,9 +53,9 @@ def test_a_tied_model_takes_half_of_the_memory(files: dict[str, Path]) -> None:
     half, fast, dense = measure([(str(f), p) for f, p in models], rounds=2, batch=2)
     weights = half.file_bytes
     assert half.file_bytes < 0.52 * dense.file_bytes
-    assert weights < half.memory.loaded < weights + 8e6
+    assert weights < half.memory.loaded < weights + 14e6
     assert half.memory.loaded < 0.62 * dense.memory.loaded
-    assert half.memory.ran < half.memory.loaded + 16e6
+    assert half.memory.ran < half.memory.loaded + 8e6
     assert fast.memory.loaded > 1.6 * half.memory.loaded
     assert len(half.seconds) == len(dense.seconds) == 2 and min(half.seconds) > 0
 
@@ -63,7 +63,7 @@ def test_a_tied_model_takes_half_of_the_memory(files: dict[str, Path]) -> None:
 def test_mapped_weights_are_not_the_processs_own(files: dict[str, Path]) -> None:
     (apart,) = measure([(str(files["apart"]), "memory")], rounds=1)
     assert apart.file_bytes > 25e6
-    assert apart.memory.anonymous < 0.2 * apart.file_bytes
+    assert apart.memory.anonymous < 0.45 * apart.file_bytes
     assert apart.memory.ran > 0.8 * apart.file_bytes
 
 

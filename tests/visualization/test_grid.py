@@ -46,6 +46,20 @@ def test_masks_let_the_image_shine_through_and_have_a_solid_rim(label):
     assert towards.min() < np.linalg.norm(inside - class_colour(label)) / 2
 
 
+@pytest.mark.parametrize("side", [TILE, 900])
+def test_masks_end_where_their_objects_end(side):
+    mask = np.zeros((100, 100), bool)
+    mask[20:60, 37:81] = True
+    instance = Instance(label=0, name="", box=(0, 0, 1, 1), mask=mask)
+    drawn = (np.array(draw_instances(grey(100, 100), [instance], side=side)) != GREY).any(axis=2)
+    across, down = drawn[side * 4 // 10], drawn[:, side // 2]
+    scale = side / 100
+    for line, bounds in ((across, (37, 81)), (down, (20, 60))):
+        inside = np.flatnonzero(line)
+        assert np.abs(inside[[0, -1]] + (0, 1) - scale * np.array(bounds)).max() <= 1
+        assert line[inside[0] : inside[-1]].all()
+
+
 def test_boxes_are_outlines_at_their_place():
     picture = draw_instances(grey(100, 100), [Instance(label=2, name="", box=(20, 30, 70, 80))])
     for x, y in ((80, 200), (280, 200), (180, 120), (180, 320)):
