@@ -13,6 +13,7 @@ import argparse
 import _path  # noqa: F401
 
 from halvit_mm.cli import run
+from halvit_mm.errors import UserError
 
 
 def main() -> None:
@@ -40,6 +41,13 @@ def main() -> None:
         help="images to check the outputs on (default: scikit-learn's two photographs)",
     )
     parser.add_argument(
+        "--num-images",
+        type=int,
+        default=4,
+        metavar="N",
+        help="how many of them, in equal steps (default: 4)",
+    )
+    parser.add_argument(
         "--any-size",
         action="store_true",
         help="make one graph for all sizes of images, as detectors always have",
@@ -53,6 +61,8 @@ def main() -> None:
 
     add_cfg_options(parser, example="model.test_cfg.rcnn.score_thr=0.3")
     args = parser.parse_args()
+    if args.num_images < 1:
+        raise UserError(f"--num-images {args.num_images}: give 1 or more")
 
     from halvit_mm.checkpoints.saving import new_file
     from halvit_mm.deploy.export import export_onnx
@@ -60,7 +70,7 @@ def main() -> None:
     from halvit_mm.inference import load_model
 
     new_file(args.out, args.checkpoint)  # before what takes time
-    images = sample_images(args.images)
+    images = sample_images(args.images, limit=args.num_images)
     loaded = load_model(args.config, args.checkpoint, cfg_options=args.cfg_options)
     exported = export_onnx(
         loaded,

@@ -24,6 +24,7 @@ class ExportedModel(ABC):
         about: What it says about the model, as the exporters write it.
         outputs: The names of the program's outputs.
         input_shape: Batch, channels, height and width; a string where any number will do.
+        score_threshold: Detections of lower scores are left out.
 
     Attributes:
         task: ``"detection"``, ``"classification"`` or ``"features"``.
@@ -40,8 +41,10 @@ class ExportedModel(ABC):
         *,
         outputs: Sequence[str],
         input_shape: Sequence[int | str],
+        score_threshold: float = 0.0,
     ) -> None:
         self.path = path
+        self.score_threshold = score_threshold
         self.task: str = about["task"]
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.precision: str = about["precision"]
@@ -115,16 +118,16 @@ class ExportedModel(ABC):
         self, found: dict[str, np.ndarray], resized: tuple[int, int], size: tuple[int, int]
     ) -> Detections:
         ratios = np.array([resized[1] / size[1], resized[0] / size[0]] * 2, np.float32)
-        boxes = found["boxes"] / ratios
-        masks = found.get("masks")
+        keep = found["scores"] >= self.score_threshold  # before there are masks of the image's size
+        boxes, masks = found["boxes"][keep] / ratios, found.get("masks")
         if masks is not None:
             from .mask_pasting import paste_masks
 
-            masks = paste_masks(masks, boxes, size)
+            masks = paste_masks(masks[keep], boxes, size)
         return Detections(
             boxes=boxes,
-            scores=found["scores"],
-            labels=found["labels"],
+            scores=found["scores"][keep],
+            labels=found["labels"][keep],
             masks=masks,
             size=size,
             classes=self.classes,

@@ -51,7 +51,14 @@ class ProgramModel(ExportedModel):
 
     @torch.inference_mode()
     def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        return [out.numpy() for out in self._program(torch.from_numpy(pixels))]
+        try:
+            return [out.numpy() for out in self._program(torch.from_numpy(pixels))]
+        except AssertionError as error:  # maps of a single cell are what it was not traced with
+            height, width = pixels.shape[2:]
+            raise UserError(
+                f"{self.path}: the program does not take images of {height} × {width} pixels "
+                f"({error}); give larger ones"
+            ) from error
 
 
 def _load_program(path: Path) -> tuple[torch.nn.Module, list[Tensor], str]:

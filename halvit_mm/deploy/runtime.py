@@ -18,6 +18,7 @@ class OnnxModel(ExportedModel):
 
     Args:
         path: The file.
+        score_threshold: Detections of lower scores are left out; has no effect on classifiers.
         prefer: ``"memory"`` keeps shared weights once. ``"speed"`` lets onnxruntime lay them out
             anew for each use, which takes as much memory as the dense model.
         threads: Threads of one operator; None: as many as there are cores.
@@ -33,6 +34,7 @@ class OnnxModel(ExportedModel):
         self,
         path: str | Path,
         *,
+        score_threshold: float = 0.0,
         prefer: Literal["memory", "speed"] = "memory",
         threads: int | None = None,
     ) -> None:
@@ -43,6 +45,7 @@ class OnnxModel(ExportedModel):
             self._about(path),
             outputs=[output.name for output in self.session.get_outputs()],
             input_shape=self.session.get_inputs()[0].shape,
+            score_threshold=score_threshold,
         )
 
     def _run(self, pixels: np.ndarray) -> list[np.ndarray]:

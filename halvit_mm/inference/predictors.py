@@ -191,8 +191,7 @@ def load(
         config: The config; has no effect where ``checkpoint`` is a file ``*.onnx``.
         checkpoint: The weights, or a whole model in ONNX, which runs in onnxruntime.
         device: See :class:`TorchPredictor`.
-        score_threshold: Has no effect on classifiers, and none on models in ONNX, of which all
-            detections come that they were exported with; see :meth:`Detections.above`.
+        score_threshold: Detections of lower scores are left out; has no effect on classifiers.
         batch_size: See :class:`TorchPredictor`.
         cfg_options: See :class:`TorchPredictor`.
 
@@ -200,7 +199,7 @@ def load(
         UserError: See :func:`load_model`.
     """
     if str(checkpoint).lower().endswith(".onnx"):
-        return _onnx(checkpoint, device=device)
+        return _onnx(checkpoint, device=device, score_threshold=score_threshold)
     if config is None:
         raise UserError(f"{checkpoint}: weights alone are no model; name their config as well")
     from ..engine.config_errors import load_config
@@ -232,12 +231,12 @@ def _raise_thresholds(model: nn.Module, threshold: float) -> None:
             options["score_thr"] = max(options["score_thr"], threshold)
 
 
-def _onnx(path: str | Path, *, device: str) -> Predictor:
+def _onnx(path: str | Path, *, device: str, score_threshold: float) -> Predictor:
     if device != "cpu":
         raise UserError(f"--device {device}: models in ONNX run on the CPU here; give --device cpu")
     from ..deploy import OnnxModel
 
-    model = OnnxModel(path)
+    model = OnnxModel(path, score_threshold=score_threshold)
     if model.task == "features":
         raise UserError(
             f"{path}: this is a backbone, which finds nothing by itself; export the whole model"

@@ -125,7 +125,7 @@ def test_a_detector_for_all_sizes_and_for_images_without_objects(
         (got,) = found.predict([image])
         np.testing.assert_allclose(got.scores, expected.scores.detach().numpy(), atol=1e-4)
     module = exportable(detector.model)
-    for height, width in ((96, 64), (33, 17), (16, 16), (80, 112)):
+    for height, width in ((96, 64), (33, 17), (24, 200), (80, 112)):
         pixels = np.random.default_rng(0).uniform(0, 255, (1, 3, height, width)).astype(np.float32)
         with torch.no_grad():
             expected = [out.numpy() for out in module(torch.from_numpy(pixels))]
@@ -133,6 +133,8 @@ def test_a_detector_for_all_sizes_and_for_images_without_objects(
             np.testing.assert_allclose(got, own, atol=1e-2)
     for got, own in zip(run_alone(path, pixels), expected, strict=True):
         np.testing.assert_allclose(got, own, atol=1e-2)
+    with pytest.raises(UserError, match="does not take images of 16 × 16 pixels"):
+        found.run(pixels[..., :16, :16])
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.999])

@@ -31,6 +31,13 @@ from halvit_mm.errors import UserError
 from halvit_mm.layers import TiedFFN
 
 SMALLER = PRECISIONS[1:]
+#: All backbones; those that add nothing to the others take their time in full runs only.
+NAMES = [
+    name
+    if name in ("halvit", "halvit with corrections", "mini_swin", "half_resnet")
+    else pytest.param(name, marks=pytest.mark.full)
+    for name in BACKBONES
+]
 STORED = {"fp16": onnx.TensorProto.FLOAT16} | dict.fromkeys(SMALLER[1:], onnx.TensorProto.INT8)
 
 
@@ -121,7 +128,7 @@ def activations(x: Tensor) -> Tensor:
     return ((x / step).round() + zero).clamp(0, 255).sub(zero) * step
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 def test_16_bits_round_the_weights_and_nothing_else(name: str) -> None:
     module, graph = single(name)
     pixels = torch.rand(2, 3, SIDE, SIDE) * 255
@@ -133,7 +140,7 @@ def test_16_bits_round_the_weights_and_nothing_else(name: str) -> None:
     assert 1e-5 < apart(expected, exact) < 2e-3
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 def test_8_bit_weights_are_those_of_the_formula(name: str) -> None:
     module, graph = single(name)
     pixels = torch.rand(2, 3, SIDE, SIDE) * 255
@@ -144,13 +151,14 @@ def test_8_bit_weights_are_those_of_the_formula(name: str) -> None:
     assert 1e-3 < apart(expected, exact) < 0.05
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 def test_8_bit_products_stay_near(name: str) -> None:
     module, graph = single(name)
     kinds = [node.op_type for node in onnx.load_from_string(at("int8-dynamic", graph)).graph.node]
     of_weights = [w for w in weights(at("fp32", graph)).values() if len(w.dims) == 2]
-    # All products with weights are in integers; the others are attention's.
-    assert kinds.count("MatMulInteger") >= len(of_weights) and "Gemm" not in kinds
+    # All products with large weights are in integers; the classifier of ten classes is small.
+    assert kinds.count("MatMulInteger") >= len(of_weights)
+    assert kinds.count("Gemm") <= 1
     for batch in (1, 3):
         pixels = torch.rand(batch, 3, SIDE, SIDE) * 255
         with torch.no_grad():
@@ -221,7 +229,7 @@ def test_convolutions_have_a_scale_for_each_output_channel() -> None:
 
 
 @pytest.mark.parametrize("precision", SMALLER)
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 def test_each_weight_is_stored_once(name: str, precision: str, tmp_path: Path) -> None:
     _, graph = single(name)
     smaller = at(precision, graph)
