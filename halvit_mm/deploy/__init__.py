@@ -12,7 +12,9 @@ _HOMES = {
     "ExportableDetector": "detectors",
     "Exported": "export",
     "OnnxModel": "runtime",
+    "ProgramModel": "program_runtime",
     "export_onnx": "export",
+    "export_program": "export_programs",
     "keep_weights_single": "graph",
 }
 

@@ -9,8 +9,8 @@ import torch
 from ..inference.models import LoadedModel
 from ..inference.pipeline import prepare
 from .agreement import compare_detections
+from .exported_model import ExportedModel
 from .preprocessing import apply
-from .runtime import OnnxModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Check:
 
 
 def check(
-    loaded: LoadedModel, exported: OnnxModel, images: Sequence[np.ndarray], *, precision: str
+    loaded: LoadedModel, exported: ExportedModel, images: Sequence[np.ndarray], *, precision: str
 ) -> Check:
     """Runs both on images, each from the pixels of a file on.
 
@@ -120,7 +120,7 @@ def _outputs(loaded: LoadedModel, image: np.ndarray, *, features: bool) -> list[
 
 def _check_boxes(
     loaded: LoadedModel,
-    exported: OnnxModel,
+    exported: ExportedModel,
     images: Sequence[np.ndarray],
     tolerance: Tolerance,
 ) -> Check:
