@@ -1,11 +1,10 @@
 """Whole detectors as one function of an image, for exporters to trace."""
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..layers.sizes import pad_to_grid
 from .dense_heads import DenseHead
+from .pixels import Pixels
 from .roi_heads import BoxHead, MaskHead
 
 
@@ -81,40 +80,6 @@ class ExportableDetector(nn.Module):
         if self.mask_head is None:
             return boxes, scores, labels
         return boxes, scores, labels, self.mask_head(maps, boxes, labels)
-
-
-class Pixels(nn.Module):
-    """What a detector's ``data_preprocessor`` does to one image: order of colours, scale, padding.
-
-    Args:
-        preprocessor: mmdet's ``DetDataPreprocessor``. One that does not turn BGR into RGB is taken
-            for that of a detector which looks at BGR, as mmdet reads images so.
-
-    Raises:
-        UserError: It is of another type or pads by something else than zeros.
-    """
-
-    def __init__(self, preprocessor: nn.Module) -> None:
-        super().__init__()
-        from mmdet.models.data_preprocessors import DetDataPreprocessor
-
-        if type(preprocessor) is not DetDataPreprocessor or preprocessor.pad_value != 0:
-            raise UserError(
-                f"data_preprocessor {type(preprocessor).__name__} cannot be exported as it is set; "
-                "supported is DetDataPreprocessor with pad_value=0"
-            )
-        self.divisor = preprocessor.pad_size_divisor
-        self.swap = not preprocessor._channel_conversion
-        plain = not preprocessor._enable_normalize
-        mean = torch.zeros(3, 1, 1) if plain else preprocessor.mean.float()
-        std = torch.ones(3, 1, 1) if plain else preprocessor.std.float()
-        self.register_buffer("mean", mean.clone(), persistent=False)
-        self.register_buffer("std", std.clone(), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) RGB from 0 to 255 → what the backbone takes, padded to whole cells."""
-        image = image.flip(1) if self.swap else image
-        return pad_to_grid((image - self.mean) / self.std, (self.divisor, self.divisor))
 
 
 def _check_types(model: nn.Module) -> None:

@@ -98,7 +98,7 @@ def _cut(graph: ir.Graph, weight: ir.Value) -> None:
         axis, (start, end, _) = axis % values.ndim, slice(start, end).indices(values.shape[axis])
         if (axis, start, end) not in made:
             piece = np.ascontiguousarray(values.take(range(start, end), axis))
-            made[axis, start, end] = _add_weight(graph, f"{weight.name}.{start}_{end}", piece)
+            made[axis, start, end] = add_weight(graph, f"{weight.name}.{start}_{end}", piece)
         node.outputs[0].replace_all_uses_with(made[axis, start, end])
 
 
@@ -112,7 +112,7 @@ def _narrow(graph: ir.Graph, constant: ir.Value) -> None:
     )
     if kind.itemsize == values.itemsize:
         return
-    narrow = _add_weight(graph, f"{constant.name}.{kind.name}", values.astype(kind))
+    narrow = add_weight(graph, f"{constant.name}.{kind.name}", values.astype(kind))
     cast = ir.node("Cast", [narrow], {"to": ir.DataType.INT64})
     wide = cast.outputs[0]
     wide.shape, wide.dtype = constant.shape, constant.dtype
@@ -134,7 +134,7 @@ def _turn(graph: ir.Graph, weight: ir.Value) -> None:
     turned = np.ascontiguousarray(weight.const_value.numpy().T)
     del graph.initializers[name]
     weight.name = f"{name}.original"
-    node.outputs[0].replace_all_uses_with(_add_weight(graph, name, turned))
+    node.outputs[0].replace_all_uses_with(add_weight(graph, name, turned))
     graph.remove(node, safe=True)
 
 
@@ -231,17 +231,23 @@ def _integers(graph: ir.Graph, numbers: Iterable[int]) -> ir.Value:
     numbers = tuple(numbers)
     name = "int64_" + "_".join(str(n).replace("-", "minus") for n in numbers)
     if name not in graph.initializers:
-        _add_weight(graph, name, np.array(numbers, np.int64))
+        add_weight(graph, name, np.array(numbers, np.int64))
     return graph.initializers[name]
 
 
-def _add_weight(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    tensor = ir.Tensor(values, name=name)
-    value = ir.Value(
-        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
+def add_weight(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
+    """Adds a constant to a graph."""
+    value = ir.Value(name=name)
+    set_values(value, values)
     graph.register_initializer(value)
     return value
+
+
+def set_values(weight: ir.Value, values: np.ndarray) -> None:
+    """Gives a constant other values, of any type and shape."""
+    weight.const_value = ir.Tensor(values, name=weight.name)
+    weight.shape = weight.const_value.shape
+    weight.type = ir.TensorType(weight.const_value.dtype)
 
 
 def _constant(value: ir.Value) -> np.ndarray | None:

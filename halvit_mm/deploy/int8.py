@@ -20,7 +20,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from .stored import add_weight, float_weights, insert_first, store
+from .graph import add_weight
+from .stored import float_weights, insert_first, store
 
 _VIEWS = ("Reshape", "Transpose", "Unsqueeze", "Squeeze")
 _PLAIN_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0}

@@ -22,8 +22,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import UserError
+from .graph import add_weight
 from .int8 import output_axis, quantise, to_integer_products
-from .stored import add_weight, float_weights, insert_first, redirect, store
+from .stored import float_weights, insert_first, redirect, store
 
 Precision = Literal["fp32", "fp16", "int8-weights", "int8-dynamic"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)

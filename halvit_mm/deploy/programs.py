@@ -8,7 +8,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..errors import UserError
 from ..layers import fold_batch_norms
-from ..layers.sizes import pad_to_grid
+from .pixels import Pixels
 
 Part = Literal["model", "backbone"]
 
@@ -30,7 +30,7 @@ class ExportableClassifier(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.pixels = ClassifierPixels(model.data_preprocessor)
+        self.pixels = Pixels(model.data_preprocessor)
         if getattr(model, "head", None) is None or not hasattr(model.head, "fc"):
             raise UserError(
                 f"head {type(getattr(model, 'head', None)).__name__} cannot be exported; supported "
@@ -71,42 +71,6 @@ class ExportableBackbone(nn.Module):
         return self.backbone(self.pixels(image))
 
 
-class ClassifierPixels(nn.Module):
-    """What a classifier's ``data_preprocessor`` does to images: order of colours, scale, padding.
-
-    Args:
-        preprocessor: mmpretrain's ``ClsDataPreprocessor``.
-
-    Raises:
-        UserError: It is of another type or pads by something else than zeros.
-    """
-
-    def __init__(self, preprocessor: nn.Module) -> None:
-        super().__init__()
-        from mmpretrain.models import ClsDataPreprocessor
-
-        if type(preprocessor) is not ClsDataPreprocessor or preprocessor.pad_value != 0:
-            raise UserError(
-                f"data_preprocessor {type(preprocessor).__name__} cannot be exported as it is set; "
-                "supported is ClsDataPreprocessor with pad_value=0"
-            )
-        self.divisor = preprocessor.pad_size_divisor
-        self.swap = not preprocessor.to_rgb
-        plain = not preprocessor._enable_normalize
-        mean = torch.zeros(3, 1, 1) if plain else preprocessor.mean.float()
-        std = torch.ones(3, 1, 1) if plain else preprocessor.std.float()
-        self.register_buffer("mean", mean.clone(), persistent=False)
-        self.register_buffer("std", std.clone(), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB from 0 to 255 → what the backbone takes."""
-        image = image.flip(1) if self.swap else image
-        image = (image - self.mean) / self.std
-        if self.divisor > 1:
-            image = pad_to_grid(image, (self.divisor, self.divisor))
-        return image
-
-
 def exportable(model: nn.Module, *, part: Part = "model") -> nn.Module:
     """The function of tensors that a detector, a classifier or its backbone is.
 
@@ -115,13 +79,12 @@ def exportable(model: nn.Module, *, part: Part = "model") -> nn.Module:
     Raises:
         UserError: The model has a part that cannot be exported.
     """
-    from .detectors import ExportableDetector, Pixels
+    from .detectors import ExportableDetector
 
     fold_batch_norms(model.eval())
     is_detector = hasattr(model, "rpn_head") or hasattr(model, "bbox_head")
     if part == "backbone":
-        pixels = Pixels if is_detector else ClassifierPixels
-        return ExportableBackbone(pixels(model.data_preprocessor), model.backbone)
+        return ExportableBackbone(Pixels(model.data_preprocessor), model.backbone)
     return ExportableDetector(model) if is_detector else ExportableClassifier(model)
 
 

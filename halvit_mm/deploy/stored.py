@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .graph import LARGE
+from .graph import LARGE, set_values
 
 
 def float_weights(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -28,17 +28,9 @@ def store(graph: ir.Graph, weight: ir.Value, values: np.ndarray) -> None:
     It becomes an input with a default, so that no runtime takes it for a constant and computes with
     it when it loads the graph.
     """
-    _set_values(weight, values)
+    set_values(weight, values)
     if not weight.is_graph_input():
         graph.inputs.append(weight)
-
-
-def add_weight(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    """Adds a constant to a graph."""
-    value = ir.Value(name=name)
-    _set_values(value, values)
-    graph.register_initializer(value)
-    return value
 
 
 def insert_first(graph: ir.Graph, nodes: Sequence[ir.Node]) -> ir.Value:
@@ -60,9 +52,3 @@ def redirect(uses: Iterable[tuple[ir.Node, int]], value: ir.Value) -> None:
     for node, index in uses:
         value.shape, value.type = node.inputs[index].shape, node.inputs[index].type
         node.replace_input_with(index, value)
-
-
-def _set_values(weight: ir.Value, values: np.ndarray) -> None:
-    weight.const_value = ir.Tensor(values, name=weight.name)
-    weight.shape = weight.const_value.shape
-    weight.type = ir.TensorType(weight.const_value.dtype)
