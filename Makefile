@@ -27,8 +27,9 @@ demo: install $(DIGITS_DATA)
 
 # As many processes as cores, up to eight, with one thread each. glibc keeps freed memory: to hand
 # back every tensor and fault it in anew takes longer than most tests, in virtual machines at least.
+# Tests of a group share what takes long to make, and so a process.
 TEST = OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 8
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
 
 test: install
 	$(TEST)

@@ -1,5 +1,6 @@
 """Small classifiers on each backbone, with weights that are random but not at their start."""
 
+import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -46,6 +47,12 @@ BACKBONES: dict[str, tuple[dict, int, bool]] = {
     "half_resnet": (_HALF_RESNET, 512, True),
     "half_resnext": (_HALF_RESNEXT, 512, True),
 }
+
+#: Those that have a form of their own in graphs; the others take minutes more and come with --full.
+QUICK = ("halvit", "halvit with windows", "mini_deit", "mini_swin", "half_resnet", "half_resnext")
+CASES = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in BACKBONES
+]
 
 
 def small_classifier(name: str, *, dense: bool = False, **options: object) -> nn.Module:

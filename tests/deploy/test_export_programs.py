@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_classifiers import BACKBONES, SIDE, small_classifier
+from small_classifiers import CASES, SIDE, small_classifier
 from torch import nn
 
 from halvit_mm.deploy import export_programs
@@ -21,6 +21,8 @@ from halvit_mm.deploy.sizes import weight_bytes
 from halvit_mm.errors import UserError
 from halvit_mm.inference.models import LoadedModel
 from halvit_mm.inference.pipeline import prepare
+
+pytestmark = pytest.mark.xdist_group("programs")  # its exports are made once
 
 #: Runs a file in a process that knows PyTorch alone.
 ALONE = """
@@ -79,7 +81,7 @@ def blobs(path: Path) -> dict[str, int]:
         return {entry.filename: entry.file_size for entry in archive.infolist()}
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("form", ["export", "core", "script"])
 def test_each_weight_of_every_backbone_is_in_the_file_once(tmp_path: Path, name: str, form: str):
     module = exportable(small_classifier(name)).requires_grad_(False)

@@ -11,12 +11,14 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from small_classifiers import BACKBONES, SIDE, small_classifier
+from small_classifiers import CASES, QUICK, SIDE, small_classifier
 
 from halvit_mm.deploy.export import check_single, make_graph
 from halvit_mm.deploy.graph import LARGE, keep_weights_single, prefer_speed, shared_weights
 from halvit_mm.deploy.programs import exportable
 from halvit_mm.errors import UserError
+
+pytestmark = pytest.mark.xdist_group("graphs")  # its exports are made once
 
 #: What each graph uses more than once: parts of the names, and how many.
 SHARED = {
@@ -74,7 +76,7 @@ def optimised(graph: bytes, folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / "optimised.onnx")
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", CASES)
 def test_outputs_are_pytorchs(name: str) -> None:
     module, _, graph = exported(name)
     for batch in (1, 3):
@@ -85,7 +87,7 @@ def test_outputs_are_pytorchs(name: str) -> None:
         assert apart(run(graph, pixels), expected) < 1e-5
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", CASES)
 def test_each_weight_is_stored_once(name: str) -> None:
     module, _, graph = exported(name)
     model = onnx.load_from_string(graph)
@@ -100,7 +102,7 @@ def test_each_weight_is_stored_once(name: str) -> None:
     assert sum(weight_sizes(model).values()) <= 1.02 * own
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", CASES)
 def test_shared_weights_are_inputs_with_a_default(name: str) -> None:
     _, _, graph = exported(name)
     model = ir.from_proto(onnx.load_from_string(graph))
@@ -111,7 +113,7 @@ def test_shared_weights_are_inputs_with_a_default(name: str) -> None:
     assert [value.name for value in session.get_inputs()] == ["image"]
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", CASES)
 def test_onnxruntime_keeps_no_copy(name: str, tmp_path: Path) -> None:
     _, raw, graph = exported(name)
     stored = sum(weight_sizes(onnx.load_from_string(graph)).values())
@@ -124,7 +126,7 @@ def test_onnxruntime_keeps_no_copy(name: str, tmp_path: Path) -> None:
 
 def test_no_weight_is_a_constant_that_could_be_laid_out_anew() -> None:
     # onnxruntime packs constants for each product that reads them; of inputs it never does.
-    for name in BACKBONES:
+    for name in QUICK:
         model = onnx.load_from_string(exported(name)[2])
         inputs = {value.name for value in model.graph.input}
         large = set(weight_sizes(model))
@@ -132,7 +134,15 @@ def test_no_weight_is_a_constant_that_could_be_laid_out_anew() -> None:
         assert not [n for n in large if uses[n] > 1 and n not in inputs and "bias" not in n]
 
 
-@pytest.mark.parametrize("name", ["halvit with windows", "mini_swin", "mini_deit", "half_resnet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "halvit with windows",
+        "half_resnet",
+        pytest.param("mini_swin", marks=pytest.mark.full),
+        pytest.param("mini_deit", marks=pytest.mark.full),
+    ],
+)
 def test_one_graph_for_all_sizes(name: str) -> None:
     module, _, graph = exported(name, any_size=True)
     for size in ((SIDE, SIDE), (96, 64), (72, 120)):

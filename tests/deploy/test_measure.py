@@ -14,9 +14,12 @@ from halvit_mm.deploy.graph import keep_weights_single
 from halvit_mm.deploy.measure import Measured, Memory, measure, table
 from halvit_mm.errors import UserError
 
-pytestmark = pytest.mark.skipif(
-    not measure_module._SMAPS.exists(), reason="this system does not tell resident memory"
-)
+pytestmark = [
+    pytest.mark.xdist_group("measured"),
+    pytest.mark.skipif(
+        not measure_module._SMAPS.exists(), reason="this system does not tell resident memory"
+    ),
+]
 
 
 class Backbone(nn.Module):

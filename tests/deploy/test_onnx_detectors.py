@@ -17,16 +17,18 @@ from halvit_mm.deploy.detectors import ExportableDetector
 from halvit_mm.deploy.export import make_graph
 from halvit_mm.deploy.graph import keep_weights_single
 
+pytestmark = pytest.mark.xdist_group("onnx detectors")  # its exports are made once
+
 #: Every map of an image of this size is larger than a window.
 TRACED = (224, 288)
 #: Larger and smaller than that, upright and lying; the last ones leave a map of a single cell.
 SIZES = [(224, 288), (300, 230), (160, 256), (97, 133), (64, 64), (40, 33), (1, 1)]
 CASES = [
     ("mask_rcnn", "halvit"),
-    ("retinanet", "half_resnet50"),
     *(
         pytest.param(case, marks=pytest.mark.full)
         for case in [
+            ("retinanet", "half_resnet50"),
             ("mask_rcnn", "half_resnet50"),
             ("mask_rcnn", "mini_deit"),
             ("mask_rcnn", "mini_swin"),

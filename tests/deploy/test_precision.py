@@ -30,6 +30,8 @@ from halvit_mm.deploy.programs import exportable
 from halvit_mm.errors import UserError
 from halvit_mm.layers import TiedFFN
 
+pytestmark = pytest.mark.xdist_group("precisions")  # its exports are made once
+
 SMALLER = PRECISIONS[1:]
 #: All backbones; those that add nothing to the others take their time in full runs only.
 NAMES = [

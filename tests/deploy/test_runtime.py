@@ -15,6 +15,8 @@ from halvit_mm.errors import UserError
 from halvit_mm.inference import Classifier, Detector
 from halvit_mm.inference.models import LoadedModel
 
+pytestmark = pytest.mark.xdist_group("runtime")  # its exports are made once
+
 
 @pytest.fixture(scope="module")
 def classifier_file(classifier: LoadedModel, pictures, tmp_path_factory) -> Path:

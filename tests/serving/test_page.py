@@ -14,10 +14,13 @@ from tiny_runs import CLASSES, classifier_config, detector_config, make_coco, ma
 from halvit_mm.deploy import export_onnx
 from halvit_mm.inference import Classifier, Detector, draw_detections, load_model, read_image
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None,
-    reason="needs Chromium: install it, or set HALVIT_CHROMIUM to the browser's file",
-)
+pytestmark = [
+    pytest.mark.xdist_group("page"),
+    pytest.mark.skipif(
+        chromium() is None,
+        reason="needs Chromium: install it, or set HALVIT_CHROMIUM to the browser's file",
+    ),
+]
 
 LIMIT_MB = 1
 
