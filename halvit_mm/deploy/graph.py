@@ -54,12 +54,6 @@ def keep_weights_single(model: ir.Model) -> tuple[str, ...]:
     return tuple(weight.name for weight in shared)
 
 
-def prefer_speed(model: ir.Model) -> None:
-    """Makes constants of the shared weights again, for runtimes to copy as they like."""
-    for value in [v for v in model.graph.inputs if v.is_initializer()]:
-        model.graph.inputs.remove(value)
-
-
 def shared_weights(model: ir.Model) -> tuple[str, ...]:
     """The names of the weights that :func:`keep_weights_single` found to be shared."""
     return tuple(v.name for v in model.graph.inputs if v.is_initializer())

@@ -84,14 +84,15 @@ def open_session(
     model: str | bytes = str(path)
     try:
         if prefer == "speed":
-            model = _with_constant_weights(path)
+            model = with_constant_weights(path)
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of a dozen kinds, which onnxruntime does not name in public
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{path}: onnxruntime cannot read this model ({reason})") from error
 
 
-def _with_constant_weights(path: Path) -> bytes:
+def with_constant_weights(path: str | Path) -> bytes:
+    """A model whose shared weights are constants again, for runtimes to copy as they like."""
     import onnx
 
     model = onnx.load(path)

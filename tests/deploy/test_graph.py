@@ -14,8 +14,9 @@ from onnx import numpy_helper
 from small_classifiers import CASES, QUICK, SIDE, small_classifier
 
 from halvit_mm.deploy.export import check_single, make_graph
-from halvit_mm.deploy.graph import LARGE, keep_weights_single, prefer_speed, shared_weights
+from halvit_mm.deploy.graph import LARGE, keep_weights_single, shared_weights
 from halvit_mm.deploy.programs import exportable
+from halvit_mm.deploy.runtime import with_constant_weights
 from halvit_mm.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("graphs")  # its exports are made once
@@ -161,17 +162,17 @@ def test_products_keep_their_bias_and_shape() -> None:
     assert not [n for n in model.graph.node if n.op_type == "Slice" and n.input[0] in weights]
 
 
-def test_speed_makes_constants_of_them_again() -> None:
+def test_speed_makes_constants_of_them_again(tmp_path: Path) -> None:
     module, _, graph = exported("halvit")
-    model = ir.from_proto(onnx.load_from_string(graph))
-    assert shared_weights(model)
-    prefer_speed(model)
-    assert not shared_weights(model)
+    assert shared_weights(ir.from_proto(onnx.load_from_string(graph)))
+    file = tmp_path / "model.onnx"
+    file.write_bytes(graph)
+    fast = with_constant_weights(file)
+    assert not shared_weights(ir.from_proto(onnx.load_from_string(fast)))
     pixels = torch.rand(1, 3, SIDE, SIDE) * 255
     with torch.no_grad():
         (expected,) = module(pixels)
-    out = run(ir.to_proto(model).SerializeToString(), pixels)
-    assert apart(out, expected) < 1e-5
+    assert apart(run(fast, pixels), expected) < 1e-5
 
 
 def test_a_weight_that_is_stored_twice_is_found() -> None:
