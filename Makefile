@@ -9,7 +9,7 @@ DIGITS = configs/digits/mask_rcnn_halvit_digits.py
 DIGITS_DATA = data/digits/dataset.json
 DEMO = work_dirs/demo
 
-.PHONY: install demo test test-full benchmark check-env lint format lock clean
+.PHONY: install demo test test-full benchmark check-env lint format lock audit clean
 
 install:
 	@$(PYTHON) tools/install.py $(VENV)
@@ -53,13 +53,22 @@ format: install
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-# Pins everything anew for all supported Pythons and platforms; torch.txt is pinned by hand.
+# Pins everything anew for all supported Pythons and platforms, each file by its hash.
+COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	--custom-compile-command "make lock"
 lock: install
-	$(RUN) -m uv pip compile --quiet --universal --python-version 3.10 \
-	  --override requirements/overrides.txt --no-emit-package opencv-python \
-	  --excludes requirements/torch.txt \
-	  --custom-compile-command "make lock" \
+	$(COMPILE) --override requirements/overrides.txt --no-emit-package opencv-python \
+	  --excludes requirements/torch.in \
 	  requirements/runtime.in requirements/dev.in -o requirements/lock.txt
+	for what in torch build uv pip; do \
+	  $(COMPILE) --constraint requirements/lock.txt requirements/$$what.in \
+	    -o requirements/$$what.txt || exit 1; \
+	done
+
+# Looks all pinned versions up among the known vulnerabilities; needs the network.
+audit: install
+	$(RUN) -m uv tool run pip-audit --no-deps --disable-pip \
+	  -r requirements/torch.txt -r requirements/lock.txt -r requirements/build.txt
 
 clean:
 	rm -rf work_dirs build dist *.egg-info

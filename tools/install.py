@@ -3,7 +3,8 @@
 
 usage: python tools/install.py [VENV]        (default .venv)
 
-Needs nothing but Python 3.10-3.12 with pip. A second call returns at once as long as requirements/
+Needs nothing but Python 3.10-3.12 with pip. Every file that is downloaded must have the hash that
+requirements/ gives it, build tools included. A second call returns at once as long as requirements/
 has not changed. An existing VENV whose torch is at least 2.4 and has its matching torchvision keeps
 them. Downloads and unpacks with uv where it can be had, with pip otherwise or where
 HALVIT_INSTALLER=pip is set.
@@ -21,7 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
-UV = "uv==0.13.9"
+# The path is relative to ROOT, as the variables hold lists of paths that spaces part.
+BUILD_CONSTRAINTS = dict.fromkeys(
+    ("UV_BUILD_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), "requirements/build.txt"
+)
 
 
 def main():
@@ -35,10 +39,9 @@ def main():
     install = installer(python)
     if not has_matching_torch(python):
         step("torch and torchvision (about 5 GB with their CUDA libraries)",
-             [*install, "-r", str(REQUIREMENTS / "torch.txt")])  # fmt: skip
-    # The lock file is complete, so dependencies need no resolving; mmcv is built apart from torch
-    # and therefore as pure Python, without a compiler.
-    step("pinned requirements", [*install, "--no-deps", "-r", str(REQUIREMENTS / "lock.txt")])
+             [*install, *pinned("torch")])  # fmt: skip
+    # mmcv is built apart from torch and therefore as pure Python, without a compiler.
+    step("pinned requirements", [*install, *pinned("lock")])
     step("halvit_mm itself", [*install, "--no-deps", "-e", str(ROOT)])
     if not has_matching_torch(python):
         fail("torch and torchvision do not fit together: remove them from " + str(venv))
@@ -61,20 +64,25 @@ def environment_key(python):
     """Changes with the interpreter, the requirements and the place of the project."""
     version = subprocess.check_output([str(python), "-c", "import sys; print(sys.version)"])
     digest = hashlib.sha256(version + str(ROOT).encode())
-    for file in ("torch.txt", "lock.txt"):
+    for file in ("torch.txt", "lock.txt", "build.txt"):
         digest.update((REQUIREMENTS / file).read_bytes())
     digest.update((ROOT / "setup.py").read_bytes())
     return digest.hexdigest()
 
 
+def pinned(what):
+    """Options that install what a file lists, nothing else and nothing of another hash."""
+    return ["--no-deps", "--require-hashes", "-r", str(REQUIREMENTS / f"{what}.txt")]
+
+
 def installer(python):
     """The command that installs packages into the environment."""
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if os.environ.get("HALVIT_INSTALLER") == "pip":
-        return pip
-    if subprocess.call([*pip, UV], stderr=subprocess.DEVNULL):
-        return pip
-    return [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
+    wanted = os.environ.get("HALVIT_INSTALLER") != "pip"
+    if wanted and not subprocess.call([*pip, *pinned("uv")], stderr=subprocess.DEVNULL):
+        return [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
+    step("pip", [*pip, *pinned("pip")])
+    return pip
 
 
 def has_matching_torch(python):
@@ -92,7 +100,7 @@ def has_matching_torch(python):
 def step(what, command):
     print(what + " …", flush=True)
     start = time.time()
-    if subprocess.call(command):
+    if subprocess.call(command, cwd=ROOT, env={**os.environ, **BUILD_CONSTRAINTS}):
         fail(what + " could not be installed; the lines above say why. Try again with "
              "HALVIT_INSTALLER=pip, or check the network.")  # fmt: skip
     print(f"  {time.time() - start:.0f} s", flush=True)

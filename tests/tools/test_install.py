@@ -1,8 +1,11 @@
 """The installer's decisions; the installation itself is what every run of the suite stands on."""
 
+import hashlib
 import importlib.util
 import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -41,7 +44,7 @@ def test_second_call_returns_at_once(installer, venv, monkeypatch):
     installer.main()
 
 
-@pytest.mark.parametrize("file", ["lock.txt", "torch.txt"])
+@pytest.mark.parametrize("file", ["lock.txt", "torch.txt", "build.txt"])
 def test_changed_requirements_are_installed(installer, venv, tmp_path, monkeypatch, file):
     requirements = tmp_path / "requirements"
     shutil.copytree(installer.REQUIREMENTS, requirements)
@@ -66,9 +69,83 @@ def test_torch_here_matches(installer):
 def test_mmcv_is_never_built_beside_torch(installer, venv, monkeypatch):
     """mmcv's build must see no torch, or it becomes a compiler's work of half an hour."""
     monkeypatch.setenv("HALVIT_INSTALLER", "pip")
+    monkeypatch.setattr(installer, "step", lambda *args: None)
     command = installer.installer(venv / "bin" / "python")
     assert command[1:4] == ["-m", "pip", "install"]
     assert "--no-build-isolation" not in command
+
+
+def pins(file: Path) -> dict[str, list[str]]:
+    """The requirements of a file with their hashes."""
+    text = file.read_text().replace("\\\n", " ")
+    lines = [line.split("#")[0].split() for line in text.splitlines() if line[:1] not in ("#", " ")]
+    return {
+        line[0]: [word for word in line if word.startswith("--hash=sha256:")]
+        for line in lines
+        if line
+    }
+
+
+@pytest.mark.parametrize("what", ["torch", "lock", "build", "uv", "pip"])
+def test_every_file_that_is_fetched_has_its_hash(root, what):
+    pinned = pins(root / "requirements" / f"{what}.txt")
+    assert pinned
+    assert all("==" in name and hashes for name, hashes in pinned.items())
+
+
+def test_tools_that_build_are_those_of_the_environment(root):
+    """A second setuptools beside the pinned one would come without anybody looking at it."""
+    build, lock = (pins(root / "requirements" / f"{what}.txt") for what in ("build", "lock"))
+    assert {name.split("==")[0] for name in build} == {"setuptools", "wheel", "packaging", "click"}
+    assert build["setuptools==81.0.0"] == lock["setuptools==81.0.0"]
+
+
+def wheel(folder: Path) -> Path:
+    """A package with nothing in it."""
+    file = folder / "nothing_here-1.0-py3-none-any.whl"
+    info = "nothing_here-1.0.dist-info"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: nothing-here\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return file
+
+
+@pytest.mark.parametrize("command", [["uv", "pip"], ["pip"]], ids=["uv", "pip"])
+@pytest.mark.parametrize("tampered", [False, True], ids=["as pinned", "tampered with"])
+def test_what_has_another_hash_is_refused(installer, tmp_path, monkeypatch, command, tampered):
+    package = wheel(tmp_path)
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    (tmp_path / "lock.txt").write_text(f"nothing-here==1.0 --hash=sha256:{digest}\n")
+    if tampered:
+        with zipfile.ZipFile(package, "a") as archive:
+            archive.writestr("nothing_here.py", "raise SystemExit('tampered')")
+    monkeypatch.setattr(installer, "REQUIREMENTS", tmp_path)
+    pytest.importorskip(command[0], reason="this environment was made by pip alone")
+    command = [
+        sys.executable,
+        "-m",
+        *command,
+        "install",
+        "--no-index",
+        "--find-links",
+        str(tmp_path),
+        "--target",
+        "installed",
+    ]
+    run = subprocess.run(
+        [*command, *installer.pinned("lock")], cwd=tmp_path, capture_output=True, text=True
+    )
+    if tampered:
+        assert run.returncode != 0
+        assert "hash" in run.stderr.lower()
+    else:
+        assert run.returncode == 0, run.stderr
+    assert (tmp_path / "installed" / "nothing_here-1.0.dist-info").exists() is not tampered
 
 
 def test_unsupported_python_is_named(installer, monkeypatch):
