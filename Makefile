@@ -67,7 +67,7 @@ lock: install
 
 # Looks all pinned versions up among the known vulnerabilities; needs the network.
 audit: install
-	$(RUN) -m uv tool run pip-audit --no-deps --disable-pip \
+	$(RUN) -m uv tool run pip-audit --strict --no-deps --disable-pip \
 	  -r requirements/torch.txt -r requirements/lock.txt -r requirements/build.txt
 
 clean:

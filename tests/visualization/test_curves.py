@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from processes import run
 
 from halvit_mm.errors import UserError
 from halvit_mm.visualization import Run, Series, plot, table
@@ -266,14 +267,10 @@ def test_the_command(root, tmp_path):
         log = tmp_path / name / "20250101_000000" / "vis_data" / "scalars.json"
         log.parent.mkdir(parents=True)
         log.write_text('{"loss": 1.5, "lr": 0.1, "time": 0.2, "iter": 10, "step": 10}\n')
-    done = subprocess.run(
-        [sys.executable, root / "tools/analyze_run.py", "a", "b", "--markdown", "new/table.md"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    text, last = done.stdout.strip().split("\n\n")
+    command = [sys.executable, root / "tools/analyze_run.py", "a", "b"]
+    status, output, errors = run([*command, "--markdown", "new/table.md"], tmp_path)
+    assert status == 0, errors
+    text, last = output.strip().split("\n\n")
     assert [row["run"] for row in cells(text)] == ["a", "b"]
     assert last == f"curves: {Path('a', 'curves.png')}"
     assert (tmp_path / "a" / "curves.png").exists()

@@ -1,7 +1,6 @@
 """Pictures of predictions: from annotation file and pickle to PNG, and what can go wrong."""
 
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from processes import run
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from tiny_runs import make_coco
@@ -369,13 +369,10 @@ def test_the_command(tiny, tmp_path, root):
     options = f"test_dataloader.dataset.data_root={dataset.pop('data_root')}"
     config.write_text(f"test_dataloader = dict(dataset={dataset.to_dict()})")
     command = [sys.executable, root / "tools/draw_predictions.py", config, tiny.pkl, tiny.out]
-    done = subprocess.run(
-        [*command, "--num", "3", "--score-thr", "0.3", "--cfg-options", options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+    status, output, errors = run(
+        [*command, "--num", "3", "--score-thr", "0.3", "--cfg-options", options], tmp_path
     )
-    assert done.returncode == 0, done.stderr
-    assert str(tiny.out) in done.stdout
+    assert status == 0, errors
+    assert str(tiny.out) in output
     with Image.open(tiny.out) as picture:
         assert picture.height > 3 * TILE

@@ -1,7 +1,6 @@
 """What a classifier confuses: numbers, and the page that shows them."""
 
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from PIL import Image
+from processes import run
 from tiny_runs import CLASSES, make_folders
 
 from halvit_mm.errors import UserError
@@ -322,8 +322,8 @@ def test_the_command(case, tmp_path, root):
     config = tmp_path / "config.py"
     config.write_text(case.cfg.pretty_text)
     command = [sys.executable, root / "tools/draw_predictions.py", config, case.pkl, case.out]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert str(case.out) in done.stdout
+    status, output, errors = run(command, tmp_path)
+    assert status == 0, errors
+    assert str(case.out) in output
     page = Image.open(case.out).convert("RGB")
     assert (tile(page, 0) == enlarged(Image.open(case.file(6)))).all()

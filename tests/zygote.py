@@ -1,0 +1,79 @@
+"""Forks processes that have the libraries imported already, which takes longest of most commands.
+
+Each line on standard input asks for one script: a JSON object with ``argv``, ``cwd``, ``env`` and
+the files ``stdout`` and ``stderr``. The answer is a line with the exit status, negative for a
+signal. The process that runs the script is one of its own, as if it had been started afresh.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+LIBRARIES = (
+    *("halvit_mm", "mmdet.apis", "mmdet.datasets", "mmdet.models", "mmdet.evaluation"),
+    *("mmpretrain.apis", "mmpretrain.datasets", "mmpretrain.models", "mmpretrain.evaluation"),
+    *("matplotlib.figure", "onnxruntime", "onnxscript", "torch._dynamo", "torch.export"),
+)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # some libraries greet
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    gc.collect()
+    gc.freeze()  # collections leave alone, and so shared, what is there already
+    print("ready", file=answers, flush=True)
+    requests = iter(sys.stdin.readline, "")
+    for line in requests:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            break
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+    else:
+        return
+    become(**request)
+
+
+def become(argv: list[str], cwd: str, env: dict[str, str], stdout: str, stderr: str) -> None:
+    """Runs a script in this process, which ends with it."""
+    for number, path in ((0, os.devnull), (1, stdout), (2, stderr)):
+        descriptor = os.open(path, os.O_RDWR)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = argv
+    added = [str(Path(argv[0]).parent), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path[:1] = added
+    status = 0
+    try:
+        runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    # What an interpreter does at its end, but for taking all modules apart: that would touch, and
+    # so copy, all of the memory that this process shares with its parent.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
