@@ -31,6 +31,7 @@ import _path  # noqa: F401
 CONFIG = Path(__file__).resolve().parent.parent / "configs/_base_/models/mask_rcnn_halvit.py"
 OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmpretrain")
 PACKAGES = ("numpy", "torch", "torchvision", "cv2", "pycocotools", *OPENMMLAB, "halvit_mm")
+SAFE_LOADING = (2, 10)  # the first release of torch without known holes in ``weights_only``
 SIDE = 128  # of the synthetic image, in pixels
 
 
@@ -82,6 +83,9 @@ def main() -> int:
     if torch := modules["torch"]:
         report.line("cpu threads", f"{torch.get_num_threads()} on {os.cpu_count()} cores")
         report.line("cuda", describe_cuda(torch))
+        if torch_release(torch) < SAFE_LOADING:
+            report.line("note", "torch before 2.10 has known holes in reading checkpoints")
+            report.line("", "(CVE-2025-32434, CVE-2026-24747): open files you trust only")
 
     if all(modules.values()):
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -103,6 +107,11 @@ def summary(error: Exception) -> str:
 
 
 # ------------------------------------------------------------------------------------- versions
+
+
+def torch_release(torch: ModuleType) -> tuple[int, ...]:
+    """Major and minor number."""
+    return tuple(map(int, torch.__version__.split(".")[:2]))
 
 
 def check_package(name: str, report: Report) -> ModuleType | None:
