@@ -1,9 +1,11 @@
 """What the commands in ``tools/`` share."""
 
+import os
 import re
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 
 from .errors import UserError
 
@@ -23,7 +25,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Runs ``main`` and exits with its status (0 for None).
 
     A :class:`UserError` becomes one line on stderr and status 2, also one of a process that loads
-    data, and so does an image that cannot be read; Ctrl-C becomes status 130.
+    data, and so does an image that cannot be read; Ctrl-C becomes status 130. Of several processes
+    that torch's launcher started and that meet the same mistake, one says so.
     """
     try:
         status = main()
@@ -34,9 +37,24 @@ def run(main: Callable[[], int | None]) -> None:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        if not _is_told_already(sentence):
+            print(f"error: {sentence}", file=sys.stderr)
         status = 2
     sys.exit(status or 0)
+
+
+def _is_told_already(sentence: str) -> bool:
+    """Whether another of several processes has met the same mistake and says so."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    from torch.distributed import TCPStore  # by which torch's launcher lets processes meet
+
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(f"halvit_mm/told/{sentence}", 1) > 1
+    except (KeyError, ValueError, RuntimeError):
+        return False  # twice is better than never
 
 
 def _sentence(error: Exception) -> str | None:

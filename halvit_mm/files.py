@@ -78,16 +78,26 @@ def whole_file(target: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk is full, or the place cannot be written to.
     """
-    with temporary_beside(target) as temporary:
-        try:
-            yield temporary
-            os.replace(temporary, target)
-        except OSError as error:
-            if error.errno not in _DENIED:
-                raise
-            raise UserError(
-                f"{target}: cannot write it ({error.strerror}); make room, or choose another place"
-            ) from error
+    with temporary_beside(target) as temporary, told(target):
+        yield temporary
+        os.replace(temporary, target)
+
+
+@contextmanager
+def told(target: Path) -> Iterator[None]:
+    """Tells the user of ``target``, where the block fails to write it.
+
+    Raises:
+        UserError: The disk is full, or the place cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DENIED:
+            raise
+        raise UserError(
+            f"{target}: cannot write it ({error.strerror}); make room, or choose another place"
+        ) from error
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """Fixtures and settings for the whole suite."""
 
+import json
 import os
 import sys
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 torch.set_num_threads(2)
 
@@ -30,8 +34,34 @@ def test_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def record_outcome(request: pytest.FixtureRequest) -> Callable[[str, str, dict], None]:
+    """Notes what a test measured, under a name in a file of ``--record``, if that is given."""
+
+    def note(file: str, name: str, measured: dict) -> None:
+        folder = request.config.getoption("--record")
+        if folder is None:
+            return
+        path = Path(folder) / f"{file}.json"
+        content = json.loads(path.read_text()) if path.exists() else {}
+        content[name] = {**measured, "test": request.node.nodeid, "date": f"{date.today()}"}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+    return note
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the tests marked `full` as well")
+    parser.addoption("--record", metavar="FOLDER", help="write what was measured as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Properties are tried on the same few examples each time, and with ``--full`` on many new."""
+    common = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    settings.register_profile("quick", max_examples=12, derandomize=True, **common)
+    settings.register_profile("full", max_examples=150, print_blob=True, **common)
+    settings.load_profile("full" if config.getoption("--full") else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from mmengine.dist import get_rank
@@ -39,6 +40,24 @@ class EndAfterHook(Hook):
             if self.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise InterruptedError(f"after {self.iterations} iterations")
+
+
+@HOOKS.register_module()
+class LoseProcessHook(Hook):
+    """Has one of several processes killed, fail or fall silent within an iteration."""
+
+    def __init__(self, *, iteration: int, how: str, rank: int = 1) -> None:
+        self.iteration = iteration
+        self.how = how
+        self.rank = rank
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        if (runner.iter, runner.rank) != (self.iteration, self.rank):
+            return
+        Path("lost_at").write_text(str(time.time()))
+        if self.how == "fail":
+            raise ZeroDivisionError("for once")
+        os.kill(os.getpid(), getattr(signal, self.how))
 
 
 def batches_of(file: Path, rank: int = 0) -> list[list[str]]:

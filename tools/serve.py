@@ -49,11 +49,27 @@ def main() -> None:
         metavar="N",
         help="longest side in pixels; larger pictures are scaled down to it (default: 1600)",
     )
+    limits.add_argument(
+        "--keep-minutes",
+        type=float,
+        default=60,
+        metavar="N",
+        help="age from which on pictures are deleted (default: 60)",
+    )
+    limits.add_argument(
+        "--keep-mb",
+        type=float,
+        default=1024,
+        metavar="N",
+        help="megabytes of all pictures together; the oldest are deleted first (default: 1024)",
+    )
     args = parser.parse_args()
     if not 0 <= args.port <= 65535:
         parser.error(f"--port {args.port}: give 0 to 65535")
     if args.max_size_mb <= 0 or args.max_side < 32:
         parser.error("give --max-size-mb above 0 and --max-side of 32 or more")
+    if args.keep_minutes <= 0 or args.keep_mb < args.max_size_mb:
+        parser.error("give --keep-minutes above 0 and --keep-mb of --max-size-mb or more")
 
     from halvit_mm.serving import Limits, model_sources, serve
 
@@ -63,7 +79,12 @@ def main() -> None:
         port=args.port,
         device=args.device,
         examples=args.examples,
-        limits=Limits(megabytes=args.max_size_mb, side=args.max_side),
+        limits=Limits(
+            megabytes=args.max_size_mb,
+            side=args.max_side,
+            keep_minutes=args.keep_minutes,
+            keep_megabytes=args.keep_mb,
+        ),
     )
 
 

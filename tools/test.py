@@ -34,6 +34,7 @@ def main() -> None:
         show_dir=args.show_dir,
         wait_time=args.wait_time,
         tta=args.tta,
+        deterministic=args.deterministic,
         launcher=args.launcher,
         allow_partial=args.allow_partial,
     )

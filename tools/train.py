@@ -6,6 +6,7 @@ import _path  # noqa: F401
 
 from halvit_mm.cli import run
 from halvit_mm.engine.arguments import add_common_arguments, parse
+from halvit_mm.engine.bad_numbers import ACTIONS
 from halvit_mm.engine.config_errors import load_config
 from halvit_mm.engine.launch import train
 from halvit_mm.engine.mixed_precision import DTYPES
@@ -53,6 +54,12 @@ def main() -> None:
         action="store_true",
         help="log for TensorBoard as well: tensorboard --logdir WORK_DIR",
     )
+    parser.add_argument(
+        "--on-bad-numbers",
+        choices=ACTIONS,
+        help="stop before NaN or infinite losses and gradients reach the weights (default), or "
+        "skip such updates",
+    )
     args = parse(parser)
     train(
         load_config(args.config, args.cfg_options),
@@ -64,6 +71,8 @@ def main() -> None:
         resume=args.resume,
         checkpoint_interval=args.checkpoint_interval,
         tensorboard=args.tensorboard,
+        deterministic=args.deterministic,
+        on_bad_numbers=args.on_bad_numbers,
         launcher=args.launcher,
         allow_partial=args.allow_partial,
     )

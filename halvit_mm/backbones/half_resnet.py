@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
-from ..layers.bottleneck import DenseStage, Norm, TiedResNetStage, TiedResNeXtStage, conv3x3
+from ..layers.bottleneck import (
+    DenseStage,
+    Norm,
+    TiedResNetStage,
+    TiedResNeXtStage,
+    conv3x3,
+    inner_width,
+)
+from ..layers.checks import check_flags, check_maps, check_whole, is_whole
+from .options import check_frozen, parse_indices, parse_numbers
 
 #: Blocks in each stage.
 STAGE_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -42,7 +51,8 @@ class HalfResNet(BaseModule):
         num_stages: How many stages there are, from 1 to 4.
         strides: Stride of each stage.
         dilations: Dilation of each stage's 3×3 convolutions.
-        out_indices: Stages, counted from 0, whose outputs are returned.
+        out_indices: Stages, counted from 0, whose outputs are returned; negative numbers count
+            from the end.
         style: Where the dense stages stride: ``"pytorch"`` in the 3×3 convolution, ``"caffe"`` in
             the first 1×1.
         deep_stem: Replaces the 7×7 convolution by three 3×3 ones.
@@ -96,37 +106,34 @@ class HalfResNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_flags(deep_stem=deep_stem, cifar_stem=cifar_stem, avg_down=avg_down)
+        check_flags(zero_init_residual=zero_init_residual, norm_eval=norm_eval, with_cp=with_cp)
+        channels = base_channels if stem_channels is None else stem_channels
+        check_whole(in_channels=in_channels, base_channels=base_channels)
+        check_whole(least=2 if deep_stem else 1, stem_channels=channels)
+        check_whole(groups=groups, base_width=base_width)
+        check_whole(most=4, num_stages=num_stages)
         stages = range(1, num_stages + 1)
-        if depth not in STAGE_DEPTHS:
-            raise ValueError(f"depth={depth} is unknown: choose one of {tuple(STAGE_DEPTHS)}")
+        if not is_whole(depth) or depth not in STAGE_DEPTHS:
+            raise ValueError(f"depth={depth!r} is unknown: choose one of {tuple(STAGE_DEPTHS)}")
         if stage_design not in STAGE_DESIGNS:
             raise ValueError(f"stage_design={stage_design!r} is unknown: choose {STAGE_DESIGNS}")
         if style not in ("pytorch", "caffe"):
             raise ValueError(f"style={style!r} is unknown: choose 'pytorch' or 'caffe'")
-        if not 1 <= num_stages <= 4:
-            raise ValueError(f"num_stages={num_stages} is not between 1 and 4")
-        if len(strides) != num_stages or len(dilations) != num_stages:
-            raise ValueError(
-                f"strides={strides} and dilations={dilations} need one number for each of the "
-                f"{num_stages} stages"
-            )
-        if not set(tied_stages) <= set(stages):
-            raise ValueError(f"tied_stages={tied_stages} must name stages of {tuple(stages)}")
-        if not out_indices or not set(out_indices) <= set(range(num_stages)):
-            raise ValueError(
-                f"out_indices={out_indices} must name stages, counted from 0 to {num_stages - 1}"
-            )
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(f"frozen_stages={frozen_stages} is not between -1 and {num_stages}")
+        strides = parse_numbers(strides, "strides", num_stages)
+        dilations = parse_numbers(dilations, "dilations", num_stages)
+        listed = isinstance(tied_stages, (tuple, list, set, frozenset))
+        if not listed or not all(is_whole(stage) and stage in stages for stage in tied_stages):
+            raise ValueError(f"tied_stages={tied_stages!r} must name stages of {tuple(stages)}")
+        check_frozen(frozen_stages, num_stages, "stages")
         if deep_stem and cifar_stem:
             raise ValueError("deep_stem and cifar_stem exclude each other: set one of them")
 
-        self.out_indices = tuple(sorted(set(out_indices)))
+        self.out_indices = parse_indices(out_indices, num_stages, "out_indices", of="stages")
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        norm = _norm_factory(norm_cfg or dict(type="BN"))
+        norm = _norm_factory(dict(type="BN") if norm_cfg is None else norm_cfg)
 
-        channels = base_channels if stem_channels is None else stem_channels
         self._make_stem(in_channels, channels, norm, deep=deep_stem, cifar=cifar_stem)
         self.stages = [f"layer{stage}" for stage in stages]
         for stage, name in zip(stages, self.stages, strict=True):
@@ -150,7 +157,7 @@ class HalfResNet(BaseModule):
                     **options,
                 )
             else:
-                options["width"] = int(planes * base_width / 64) * groups
+                options["width"] = inner_width(planes, base_width, groups)
                 if stage_design == "resnet":
                     layer = TiedResNetStage(channels, out_channels, **options)
                 else:
@@ -175,9 +182,18 @@ class HalfResNet(BaseModule):
 
         Returns:
             For each of ``out_indices``, i, the output (B, 4 · base_channels · 2ⁱ, H, W) of its
-            stage. With the default strides H and W are the input's sides divided by 4 · 2ⁱ
-            (with ``cifar_stem`` by 2ⁱ), rounded up.
+            stage, from fine to coarse. With the default strides H and W are the input's sides
+            divided by 4 · 2ⁱ (with ``cifar_stem`` by 2ⁱ), rounded up.
+
+        Raises:
+            TypeError: The images are no tensor, or of another type than the weights.
+            ValueError: They have other dimensions or channels, or no pixel. In training, also where
+                a BatchNorm gets a single value for each channel, which has no variance: one image
+                of which a stage leaves one pixel. Larger images, two of them, ``norm_eval`` or
+                another norm will do.
         """
+        first = self.stem[0] if self.deep_stem else self.conv1
+        check_maps(x, first.in_channels, first.weight, what="images")
         x = self.stem(x) if self.deep_stem else self.relu(self.bn1(self.conv1(x)))
         x = self.maxpool(x)
         outs = []
@@ -250,7 +266,9 @@ class HalfResNet(BaseModule):
         return [*stem, *(getattr(self, name) for name in self.stages[: self.frozen_stages])]
 
     def _freeze(self) -> None:
-        for module in self._frozen_modules():
+        # What no output needs gets no gradient, for which DDP would wait.
+        unused = (getattr(self, name) for name in self.stages[self.out_indices[-1] + 1 :])
+        for module in (*unused, *self._frozen_modules()):
             module.requires_grad_(False)
 
 
@@ -279,4 +297,16 @@ class HalfResNeXt(HalfResNet):
 def _norm_factory(norm_cfg: dict) -> Norm:
     from mmcv.cnn import build_norm_layer  # here, as importing mmcv takes seconds
 
-    return lambda channels: build_norm_layer(norm_cfg, channels)[1]
+    def norm(channels: int) -> nn.Module:
+        try:
+            layer = build_norm_layer(norm_cfg, channels)[1]
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"norm_cfg={norm_cfg!r} makes no norm of {channels} channels "
+                f"({type(error).__name__}: {error}): choose dict(type='BN') or another of mmcv's"
+            ) from error
+        if type(layer) is nn.LayerNorm:
+            raise ValueError("norm_cfg: LN normalises rows of maps, not channels: choose BN or GN")
+        return layer
+
+    return norm

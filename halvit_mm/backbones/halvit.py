@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..layers import TransformerBlock
-from .options import parse_parts
+from .options import drop_path_rates, hidden_width, parse_parts
 from .plain_vit import PlainViT
 
 #: Width, depth and heads of the named architectures; ``medium`` is the paper's "Small" or "M".
@@ -112,28 +112,31 @@ class HaLViT(PlainViT):
             init_cfg=init_cfg,
         )
         tied = parse_parts(tied, ("attn", "ffn"), "tied")
-        last = max(self.num_layers - 1, 1)
+        hidden_dim = hidden_width(self.embed_dims, mlp_ratio)
+        rates = drop_path_rates(drop_path_rate, self.num_layers)
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 self.embed_dims,
                 self.num_heads,
-                int(self.embed_dims * mlp_ratio),
+                hidden_dim,
                 tied=tied,
                 window=window,
                 rel_pos_size=(window or self.grid_size) if rel_pos else None,
                 layer_scale=layer_scale,
-                drop_path=drop_path_rate * i / last,
+                drop_path=rate,
                 signed_ffn=signed_ffn,
                 init_std=init_std,
                 second_scale=second_scale,
                 second_rank=second_rank,
             )
-            for i, window in enumerate(self.windows)
+            for window, rate in zip(self.windows, rates, strict=True)
         )
         self._finish(final_norm=final_norm, frozen_stages=frozen_stages)
 
     def _layer(self, index: int, size: tuple[int, int]) -> tuple[nn.Module, tuple[Any, ...]]:
         return self.blocks[index], (size,)
 
-    def _last_layer(self, name: str) -> int:
+    def _first_layer(self, name: str) -> int:
         return int(name.split(".")[1])
+
+    _last_layer = _first_layer

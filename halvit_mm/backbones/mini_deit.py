@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..layers import MultiplexedBlock, WindowLayout
-from .options import check_share, parse_parts
+from .options import check_share, drop_path_rates, hidden_width, parse_parts
 from .plain_vit import PlainViT
 
 #: Width, depth in layers and heads of the named architectures.
@@ -115,13 +115,13 @@ class MiniDeiT(PlainViT):
         )
         check_share(self.num_layers, share)
         self.share = share
-        last = max(self.num_layers - 1, 1)
-        drop_path = [drop_path_rate * i / last for i in range(self.num_layers)]
+        hidden_dim = hidden_width(self.embed_dims, mlp_ratio)
+        drop_path = drop_path_rates(drop_path_rate, self.num_layers)
         self.blocks = nn.ModuleList(
             MultiplexedBlock(
                 self.embed_dims,
                 self.num_heads,
-                int(self.embed_dims * mlp_ratio),
+                hidden_dim,
                 steps=share,
                 tied=tied,
                 transforms=transforms,
@@ -135,6 +135,10 @@ class MiniDeiT(PlainViT):
     def _layer(self, index: int, size: tuple[int, int]) -> tuple[nn.Module, tuple[Any, ...]]:
         block, step = divmod(index, self.share)
         return self.blocks[block], (WindowLayout(size, self.windows[index]), step)
+
+    def _first_layer(self, name: str) -> int:
+        _, block, name = name.split(".", 2)
+        return int(block) * self.share + self.blocks[int(block)].first_step(name)
 
     def _last_layer(self, name: str) -> int:
         _, block, name = name.split(".", 2)

@@ -16,8 +16,18 @@ from torch import Tensor, nn
 
 from ..layers import LayerAttention, LayerFeatures, MultiplexedBlock, WindowLayout
 from ..layers.checkpointing import checkpointed
+from ..layers.checks import check_flags, check_maps, check_tokens, check_whole
 from ..layers.sizes import grid_size, pad_to_grid
-from .options import check_share, parse_arch, parse_indices, parse_parts
+from .options import (
+    check_frozen,
+    drop_path_rates,
+    hidden_width,
+    parse_arch,
+    parse_indices,
+    parse_numbers,
+    parse_parts,
+    parse_shares,
+)
 
 #: Width of the first stage, layers and heads of each stage, and the published sharing.
 ARCHS = {
@@ -38,12 +48,14 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.dim = dim
         self.norm = nn.LayerNorm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
         nn.init.trunc_normal_(self.reduction.weight, std=0.02)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, H · W, dim) → (B, ⌈H/2⌉ · ⌈W/2⌉, 2 dim) and their map's size."""
+        check_tokens(x, self.dim, size)
         x = pad_to_grid(x.unflatten(1, size), (2, 2), channels_last=True)
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H/2, 2 rows, W/2, 2 columns, dim)
         size = (x.shape[1], x.shape[3])
@@ -159,24 +171,21 @@ class MiniSwin(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         dim, depths, num_heads = parse_arch(arch, ARCHS, ("dim", "depths", "num_heads"))
+        check_whole(dim=dim, window_size=window_size, patch_size=patch_size)
+        check_whole(in_channels=in_channels)
+        check_flags(mask_all_steps=mask_all_steps, with_cp=with_cp)
+        depths = parse_numbers(depths, "depths")
+        num_heads = parse_numbers(num_heads, "num_heads")
         if len(depths) != len(num_heads):
             raise ValueError(
-                f"arch has depths={tuple(depths)} but num_heads={tuple(num_heads)}: "
+                f"arch has depths={depths} but num_heads={num_heads}: "
                 "both need one number for each stage"
             )
         stages = range(len(depths))
         if share is None:
             share = PUBLISHED_SHARE.get(arch, 2) if isinstance(arch, str) else 2
-        share = (share,) * len(depths) if isinstance(share, int) else tuple(share)
-        if len(share) != len(depths):
-            raise ValueError(f"share={share} must have one number for each of {len(depths)} stages")
-        for i in stages:
-            check_share(depths[i], share[i], f"share of stage {i}")
-        if not -1 <= frozen_stages <= len(depths):
-            raise ValueError(
-                f"frozen_stages={frozen_stages} is not between -1 and {len(depths)}, the number "
-                "of stages"
-            )
+        share = parse_shares(share, depths)
+        check_frozen(frozen_stages, len(depths), "stages")
         self.patch_size = patch_size
         self.num_layers = sum(depths)
         self.num_features = [dim * 2**i for i in stages]
@@ -190,14 +199,14 @@ class MiniSwin(BaseModule):
         self.patch_norm = nn.LayerNorm(dim)
         #: Number of the first layer of each stage.
         self.first_layers = (0, *accumulate(depths))[:-1]
-        drop_path = [drop_path_rate * i / max(self.num_layers - 1, 1) for i in range(sum(depths))]
+        drop_path = drop_path_rates(drop_path_rate, self.num_layers)
         self.stages = nn.ModuleList(
             MiniSwinStage(
                 [
                     MultiplexedBlock(
                         width,
                         num_heads[i],
-                        int(width * mlp_ratio),
+                        hidden_width(width, mlp_ratio),
                         steps=share[i],
                         tied=tied,
                         transforms=transforms,
@@ -228,8 +237,13 @@ class MiniSwin(BaseModule):
             x: Images (B, in_channels, height, width) of any size.
 
         Returns:
-            A map (B, C, H, W) for each of ``out_indices``, normalised; with patches of 4 pixels, H
-            and W of stage i are the input's sides divided by 4 · 2^i, rounded up.
+            A map (B, C, H, W) for each of ``out_indices``, from fine to coarse, normalised; with
+            patches of 4 pixels, H and W of stage i are the input's sides divided by 4 · 2^i,
+            rounded up.
+
+        Raises:
+            TypeError: The images are no tensor, or of another type than the weights.
+            ValueError: They have other dimensions or channels, or no pixel.
         """
         return self.forward_features(x, ())[0]
 
@@ -278,6 +292,7 @@ class MiniSwin(BaseModule):
 
     def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images (B, C, height, width) → tokens (B, H · W, dim) and their map's size (H, W)."""
+        check_maps(x, self.patch_embed.in_channels, self.patch_embed.weight, what="images")
         x = self.patch_embed(pad_to_grid(x, (self.patch_size, self.patch_size)))
         size = (x.shape[-2], x.shape[-1])
         return self.patch_norm(x.flatten(2).transpose(1, 2)), size
@@ -329,5 +344,9 @@ class MiniSwin(BaseModule):
         ]
 
     def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+        # What no output needs gets no gradient, for which DDP would wait.
+        last = max(self.out_indices)
+        unused = [self.stages[last].downsample, *self.stages[last + 1 :]]
+        for module in (*unused, *self._frozen_modules()):
+            if module is not None:
+                module.requires_grad_(False)

@@ -15,8 +15,9 @@ from ..layers import (
     resize_position_embedding,
 )
 from ..layers.checkpointing import checkpointed
+from ..layers.checks import check_flags, check_maps, check_whole
 from ..layers.sizes import grid_size, pad_to_grid
-from .options import pair, parse_arch, parse_indices
+from .options import check_frozen, pair, parse_arch, parse_indices
 
 OUT_TYPES = ("cls_token", "avg_featmap", "featmap", "raw")
 
@@ -51,13 +52,18 @@ class PlainViT(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         dim, depth, num_heads = parse_arch(arch, archs, ("dim", "depth", "num_heads"))
+        check_whole(dim=dim, depth=depth, num_heads=num_heads)
+        check_whole(patch_size=patch_size, in_channels=in_channels)
+        check_whole(least=0, window_size=window_size)
+        check_flags(with_cls_token=with_cls_token, rel_pos=rel_pos, with_cp=with_cp)
         self.embed_dims = dim
         self.num_heads = num_heads
         self.num_layers = depth
         self.patch_size = patch_size
         self.grid_size = tuple(-(-side // patch_size) for side in pair(img_size))
         self.num_extra_tokens = int(with_cls_token)
-        self.out_type = out_type or ("cls_token" if with_cls_token else "avg_featmap")
+        default = "cls_token" if with_cls_token else "avg_featmap"
+        self.out_type = default if out_type is None else out_type
         self.out_indices = parse_indices(out_indices, depth, "out_indices")
         self.with_cp = with_cp
         global_blocks = parse_indices(global_blocks, depth, "global_blocks")
@@ -84,13 +90,10 @@ class PlainViT(BaseModule):
 
     def _finish(self, *, final_norm: bool, frozen_stages: int) -> None:
         """What comes after the blocks are made."""
+        check_flags(final_norm=final_norm)
+        check_frozen(frozen_stages, len(self.blocks), "blocks")
         has_norm = final_norm and self.num_layers - 1 in self.out_indices
         self.norm = nn.LayerNorm(self.embed_dims, eps=1e-6) if has_norm else nn.Identity()
-        if not -1 <= frozen_stages <= len(self.blocks):
-            raise ValueError(
-                f"frozen_stages={frozen_stages} is not between -1 and {len(self.blocks)}, the "
-                "number of blocks"
-            )
         self.frozen_stages = frozen_stages
         self._reset_embeddings()
         self._freeze()
@@ -99,8 +102,12 @@ class PlainViT(BaseModule):
         """A layer's block, and what it is called with after the tokens of a map of ``size``."""
         raise NotImplementedError
 
+    def _first_layer(self, name: str) -> int:
+        """The first layer that uses a block's parameter, called ``blocks.<i>.…``."""
+        raise NotImplementedError
+
     def _last_layer(self, name: str) -> int:
-        """The last layer that uses a block's parameter, called ``blocks.<i>.…``."""
+        """The last layer that uses it."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -110,8 +117,12 @@ class PlainViT(BaseModule):
             x: Images (B, in_channels, height, width) of any size.
 
         Returns:
-            One tensor for each of ``out_indices``, as ``out_type`` says; H and W are the input's
-            sides divided by the patch size, rounded up.
+            One tensor for each of ``out_indices``, in increasing order, as ``out_type`` says; H and
+            W are the input's sides divided by the patch size, rounded up.
+
+        Raises:
+            TypeError: The images are no tensor, or of another type than the weights.
+            ValueError: They have other dimensions or channels, or no pixel.
         """
         return self.forward_features(x, ())[0]
 
@@ -154,6 +165,7 @@ class PlainViT(BaseModule):
 
     def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images (B, C, height, width) → tokens (B, N, dim) and the map's size (H, W)."""
+        check_maps(x, self.patch_embed.in_channels, self.patch_embed.weight, what="images")
         x = self.patch_embed(pad_to_grid(x, (self.patch_size, self.patch_size)))
         size = (x.shape[-2], x.shape[-1])
         extra = self.num_extra_tokens
@@ -211,6 +223,10 @@ class PlainViT(BaseModule):
         return [self.patch_embed, *self.blocks[: self.frozen_stages], *after]
 
     def _freeze(self) -> None:
+        # What no output needs gets no gradient, for which DDP would wait.
+        for name, parameter in self.blocks.named_parameters(prefix="blocks"):
+            if self._first_layer(name) > max(self.out_indices):
+                parameter.requires_grad_(False)
         for module in self._frozen_modules():
             module.requires_grad_(False)
         if self.frozen_stages >= 0:

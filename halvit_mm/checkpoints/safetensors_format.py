@@ -164,7 +164,7 @@ def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     """What stands beside the tensors, in files of this project's; other tools have other keys."""
     try:
         facts = json.loads(metadata.get(_KEY, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 

@@ -11,7 +11,13 @@ from .check_folders import (
     check_same_classes,
 )
 
-__all__ = ["check_classes_agree", "check_dataset", "count_classes", "innermost_datasets"]
+__all__ = [
+    "check_classes_agree",
+    "check_dataset",
+    "count_classes",
+    "innermost_datasets",
+    "is_remote",
+]
 
 
 def check_dataset(
@@ -33,7 +39,7 @@ def check_dataset(
         UserError: The data set is missing, empty or damaged, or does not fit the model.
     """
     for inner, path in innermost_datasets(dataset, option):
-        if _is_remote(inner):
+        if is_remote(inner):
             continue
         if type_name(inner) in FOLDER_TYPES:
             check_folders(inner, option=path, num_classes=num_classes)
@@ -56,7 +62,7 @@ def check_classes_agree(datasets: Mapping[str, Mapping]) -> None:
     inner = {}
     for option, dataset in datasets.items():
         inner |= {
-            path: part for part, path in innermost_datasets(dataset, option) if not _is_remote(part)
+            path: part for part, path in innermost_datasets(dataset, option) if not is_remote(part)
         }
     check_same_classes(inner)
 
@@ -77,7 +83,8 @@ def innermost_datasets(dataset: Mapping, option: str) -> Iterator[tuple[Mapping,
         yield dataset, option
 
 
-def _is_remote(dataset: Mapping) -> bool:
+def is_remote(dataset: Mapping) -> bool:
+    """Whether a data set's files are not on a local disk."""
     backend = (dataset.get("backend_args") or {}).get("backend", "local")
     paths = (dataset.get("data_root"), dataset.get("ann_file"))
     return backend != "local" or any("://" in str(path) for path in paths)

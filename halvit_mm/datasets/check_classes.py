@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .check_paths import read_text
 
 # Parts of a model whose `num_classes` counts something else than the classes of the data set.
 _OTHER_COUNTS = {"backbone", "rpn_head", "semantic_head"}
@@ -83,7 +84,7 @@ def configured_classes(dataset: Mapping, *, option: str, package: str) -> list[s
         return _default_classes(dataset, package)
     if isinstance(classes, str):  # both packages take a string for a file with a name a line
         if Path(classes).is_file():
-            return Path(classes).read_text(encoding="utf-8").splitlines()
+            return read_text(Path(classes)).splitlines()
         raise UserError(
             f"{option}.{key} is the string {classes!r}: write a tuple, with a comma also after a "
             f"single class: ({classes!r},)"

@@ -6,11 +6,12 @@ from pathlib import Path
 from ..errors import UserError
 from .check_classes import check_num_classes, configured_classes, shorten, type_name
 from .check_images import refuse_bad_images
-from .check_paths import find_ann_file, find_images, find_root
+from .check_paths import find_ann_file, find_images, find_root, read_text
 from .image_folders import list_images
 
 FOLDER_TYPES = {"CustomDataset", "ImageNet", "ImageNet21k"}  # mmpretrain's that this file knows
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif")  # theirs
+_DIGITS = 10  # of a label
 _LOOKED_AT = 20_000  # images of a set; of a larger one so many that are evenly spread
 
 
@@ -51,6 +52,34 @@ def check_folders(
         _check_images([Path(image) for image in images], f"in {folder}", option)
     if classes is not None and labelled:
         check_num_classes(num_classes, classes, option=option)
+
+
+def list_folders(dataset: Mapping, *, option: str) -> tuple[list[Path], list[str]]:
+    """The images of a data set of one of :data:`FOLDER_TYPES` and the names of their classes.
+
+    Args:
+        dataset: Its config.
+        option: Its path in the config.
+
+    Returns:
+        The images; the class of each, by its folder or its number, or nothing where there is none.
+
+    Raises:
+        UserError: A folder or the list of images is missing or wrong.
+    """
+    root = find_root(dataset, option=option)
+    folder = _image_folder(dataset, root, option)
+    ann_file = _ann_file(dataset, root)
+    if ann_file:
+        file = find_ann_file(root, ann_file, option=option)
+        names, labels = _read_list(file, _is_labelled(dataset))
+        classes = configured_classes(dataset, option=option, package="mmpretrain")
+        known = dict(enumerate(classes or ()))
+        return [folder / name for name in names], [known.get(i, f"label {i}") for i in labels]
+    images = [Path(image) for image in list_images(folder, _EXTENSIONS)]
+    if not _is_labelled(dataset):
+        return images, []
+    return images, [image.relative_to(folder).parts[0] for image in images]
 
 
 def check_labelled_images(
@@ -179,7 +208,7 @@ def _check_class_folders(
 
 def _read_list(file: Path, labelled: bool) -> tuple[list[str], list[int]]:
     """The images and, if there are any, labels of a file with an image a line."""
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(file).splitlines()
     if not lines:
         raise UserError(f"{file} lists no images: the data set is empty, make it anew")
     if not labelled:
@@ -187,7 +216,8 @@ def _read_list(file: Path, labelled: bool) -> tuple[list[str], list[int]]:
     names, labels = [], []
     for number, line in enumerate(lines, start=1):
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.removeprefix("-").isdecimal():
+        whole = label.removeprefix("-").isdecimal() and len(label) < _DIGITS
+        if not name or "\0" in name or not whole:
             raise UserError(
                 f"line {number} of {file} is not an image and its label, 'FILE NUMBER': correct it"
             )

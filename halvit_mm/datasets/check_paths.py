@@ -27,6 +27,29 @@ def find_ann_file(root: Path, name: str, *, option: str) -> Path:
     return file
 
 
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        UserError: It cannot be read, or is written otherwise.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; make it readable") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not written in UTF-8 ({error}): save it as UTF-8") from error
+
+
+def is_text(text: str) -> bool:
+    """Whether a name has letters, all of which UTF-8 can write and a path can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return bool(text.strip()) and "\0" not in text
+
+
 def _folder(folder: Path, option: str, content: str) -> Path:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"

@@ -6,8 +6,6 @@ the other, uint8), ``off`` (where each image begins and, at last, where the last
 and, where people read other names, ``names``.
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +15,11 @@ import numpy as np
 from ..errors import UserError
 from ..files import staged_folder
 from .check_images import find_fault
+from .check_paths import is_text
 from .image_folders import WORDS, check_other_names
 
 _KEYS = ("data", "off", "label")
 _EXTENSIONS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}  # by how an image begins
-# What numpy raises for a file that is cut off, damaged, a pickle, or (TypeError, and AttributeError
-# in Python 3.10, as there is no `with`) a single array.
-_UNREADABLE = (
-    AttributeError,
-    EOFError,
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def unpack_images(
@@ -114,7 +102,7 @@ class ImageArchive:
         missing = [key for key in _KEYS if key not in arrays]
         if missing:
             raise UserError(f"{file} lacks {', '.join(missing)}: this is no archive of images")
-        own = _strings(arrays.get("classes"))
+        own = _strings(arrays.get("classes"), file)
         if classes is None:
             if own is None:
                 raise UserError(
@@ -125,7 +113,7 @@ class ImageArchive:
             check_other_names(classes, own, file)
         classes = tuple(classes)
         _check_names(classes, file)
-        names = _strings(arrays.get("names")) or classes
+        names = _strings(arrays.get("names"), file) or classes
 
         data, off, label = (arrays[key] for key in _KEYS)
         kinds = (data.dtype == np.uint8, off.dtype.kind in "iu", label.dtype.kind in "iu")
@@ -208,7 +196,7 @@ def read_classes(file: Path) -> tuple[str, ...] | None:
     Raises:
         UserError: The file is no whole npz archive.
     """
-    return _strings(_load(file, ("classes",)).get("classes"))
+    return _strings(_load(file, ("classes",)).get("classes"), file)
 
 
 def find_archives(source: Path) -> dict[str, Path]:
@@ -236,12 +224,20 @@ def _load(file: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as content:
             return {key: content[key] for key in keys if key in content}
-    except _UNREADABLE as error:
+    except Exception as error:  # numpy and zipfile let through whatever they stumble over
         raise UserError(f"{file} is not a whole npz archive ({error}); fetch it anew") from error
 
 
-def _strings(array: np.ndarray | None) -> tuple[str, ...] | None:
-    return None if array is None else tuple(str(name) for name in array.ravel())
+def _strings(array: np.ndarray | None, file: Path) -> tuple[str, ...] | None:
+    if array is None:
+        return None
+    try:
+        names = tuple(str(name) for name in array.ravel())
+    except Exception:  # numpy lets through what it stumbles over: numbers that no letter has
+        names = ()
+    if array.dtype.kind != "U" or not names or not all(map(is_text, names)):
+        raise UserError(f"{file} has names of classes that are no text: fetch it anew")
+    return names
 
 
 def _check_names(classes: Sequence[str], file: Path) -> None:

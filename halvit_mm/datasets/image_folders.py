@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from .check_paths import read_text
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 #: File beside the splits with a line for each class: its folder, a tab, the name that people read.
@@ -32,7 +33,7 @@ def read_words(root: Path, classes: Sequence[str]) -> list[str]:
     """The names that people read for ``classes``, where ``root`` has them; else the classes."""
     if not (root / WORDS).is_file():
         return list(classes)
-    lines = (root / WORDS).read_text(encoding="utf-8").splitlines()
+    lines = read_text(root / WORDS).splitlines()
     words = dict(line.split("\t", 1) for line in lines if "\t" in line)
     return [words.get(name, name) for name in classes]
 

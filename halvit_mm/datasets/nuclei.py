@@ -24,6 +24,7 @@ from .coco_files import mask_annotation, write_instances
 _LAYOUT = "stage1_train/<ImageId>/images/<ImageId>.png and stage1_train/<ImageId>/masks/*.png"
 _MEMBER = re.compile(r"(?:^|/)(?P<id>[^/]+)/(?:images/(?P=id)|(?P<mask>masks/[^/]+))\.png$")
 _MIN_AREA = 12  # pixels; what cutting and overlaps leave of a nucleus may be too little to find
+_LARGEST_FILE = 2**28  # bytes
 _SLACK = 1 / 8  # a tile may exceed the wanted side by this share rather than be cut once more
 
 
@@ -123,14 +124,19 @@ class _Files:
     archive: zipfile.ZipFile | None = None
 
     def read(self, name: str) -> bytes:
-        return self.archive.read(name) if self.archive else (self.origin / name).read_bytes()
+        if self.archive is None:
+            return (self.origin / name).read_bytes()
+        size = self.archive.getinfo(name).file_size
+        if size > _LARGEST_FILE:  # a small archive can unpack to terabytes
+            raise ValueError(f"{size} bytes are too many for a picture")
+        return self.archive.read(name)
 
     def picture(self, name: str, mode: str) -> np.ndarray:
         """Decodes a picture to Pillow's ``mode``: (height, width) for L, (height, width, 3) RGB."""
         try:
             with Image.open(io.BytesIO(self.read(name))) as picture:
                 return np.asarray(picture.convert(mode))
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # Pillow and zipfile let through what they stumble over
             raise UserError(
                 f"cannot read {self.origin / name} ({error}); fetch the source anew"
             ) from error
@@ -144,7 +150,7 @@ def _open_source(source: Path) -> Iterator[_Files]:
     elif source.is_file():
         try:
             archive = zipfile.ZipFile(source)
-        except zipfile.BadZipFile as error:
+        except Exception as error:  # zipfile lets through what it stumbles over
             raise UserError(
                 f"{source} is neither a folder nor a whole zip file; fetch the source anew"
             ) from error
@@ -198,6 +204,8 @@ def _find_samples(files: _Files) -> list[_Sample]:
         raise UserError(
             f"{files.origin} is not laid out as the 2018 Data Science Bowl is: expected {_LAYOUT}"
         )
+    if len(samples) < 2:
+        raise UserError(f"{files.origin} has a single image, but the two splits need one each")
     for sample in samples.values():
         if len(sample.images) != 1 or not sample.masks:
             raise UserError(
@@ -210,8 +218,6 @@ def _find_samples(files: _Files) -> list[_Sample]:
 
 def _draw_val(samples: list[_Sample], fraction: float, seed: int) -> set[str]:
     """The names of the images that go to the validation split."""
-    if len(samples) < 2:
-        raise UserError("the source has a single image, but the two splits need one each")
     count = min(max(round(fraction * len(samples)), 1), len(samples) - 1)
     order = np.random.default_rng(seed).permutation(len(samples))
     return {samples[i].name for i in order[:count]}

@@ -1,5 +1,6 @@
 """What exported models have in common, whatever runs them. Needs neither torch nor OpenMMLab."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from .preprocessing import Step, apply, from_data
 
 #: Where a file keeps what is to be known about its model.
 METADATA = "halvit_mm"
+
+TASKS = ("detection", "classification", "features")
+_UNREADABLE = "what the file says about its model cannot be read; export it again"
 
 
 class ExportedModel(ABC):
@@ -45,12 +49,17 @@ class ExportedModel(ABC):
     ) -> None:
         self.path = path
         self.score_threshold = score_threshold
-        self.task: str = about["task"]
-        self.classes: tuple[str, ...] = tuple(about["classes"])
-        self.precision: str = about["precision"]
-        self.steps: tuple[Step, ...] = from_data(about["preprocessing"])
-        self.input_shape = tuple(input_shape)
-        self._output_names = tuple(outputs)
+        try:
+            self.task: str = about["task"]
+            self.classes: tuple[str, ...] = tuple(about["classes"])
+            self.precision: str = about["precision"]
+            self.steps: tuple[Step, ...] = from_data(about["preprocessing"])
+            self.input_shape = tuple(input_shape)
+            self._output_names = tuple(outputs)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: {_UNREADABLE}") from error
+        if self.task not in TASKS or len(self.input_shape) != 4 or not self._output_names:
+            raise UserError(f"{path}: {_UNREADABLE}")
 
     @abstractmethod
     def _run(self, pixels: np.ndarray) -> Sequence[np.ndarray]:
@@ -132,6 +141,21 @@ class ExportedModel(ABC):
             size=size,
             classes=self.classes,
         )
+
+
+def read_about(path: Path, text: str) -> dict[str, Any]:
+    """What a file says about its model.
+
+    Raises:
+        UserError: It is not as an exporter writes it.
+    """
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {_UNREADABLE}") from error
+    if not isinstance(about, dict):
+        raise UserError(f"{path}: {_UNREADABLE}")
+    return about
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Exported programs of PyTorch at work. Needs torch and torchvision, but not OpenMMLab."""
 
-import json
 import warnings
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import torchvision  # noqa: F401  the operators of detectors
 from torch import Tensor
 
 from ..errors import UserError
-from .exported_model import METADATA, ExportedModel
+from .exported_model import METADATA, ExportedModel, read_about
+from .program_files import check_program, check_script
 
 #: What files of TorchScript are called; others are taken for those of ``torch.export``.
 TORCHSCRIPT = (".pt", ".torchscript")
@@ -26,14 +26,17 @@ class ProgramModel(ExportedModel):
         tensors: All that the file holds, weights and constants.
 
     Raises:
-        UserError: The file is missing, damaged, or not one of ``tools/export_program.py``.
+        UserError: The file is missing, damaged, or not one of ``tools/export_program.py``; or it
+            holds more than operations on tensors (see :mod:`~halvit_mm.deploy.program_files`).
     """
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path).expanduser()
         if not path.is_file():
             raise UserError(f"{path}: there is no such model; check the path")
-        load = _load_script if path.suffix.lower() in TORCHSCRIPT else _load_program
+        is_script = path.suffix.lower() in TORCHSCRIPT
+        (check_script if is_script else check_program)(path)
+        load = _load_script if is_script else _load_program
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of TorchScript's age, and of read-only memory
@@ -46,8 +49,10 @@ class ProgramModel(ExportedModel):
                 f"{path}: the file does not say what its model is for; export it with "
                 "tools/export_program.py"
             )
-        about = json.loads(about)
-        super().__init__(path, about, outputs=about["outputs"], input_shape=about["input"])
+        about = read_about(path, about)
+        super().__init__(
+            path, about, outputs=about.get("outputs", ()), input_shape=about.get("input", ())
+        )
 
     @torch.inference_mode()
     def _run(self, pixels: np.ndarray) -> list[np.ndarray]:

@@ -1,13 +1,12 @@
 """Exported models at work in onnxruntime. Needs neither torch nor OpenMMLab."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import UserError
-from .exported_model import METADATA, ExportedModel
+from .exported_model import METADATA, ExportedModel, read_about
 
 
 class OnnxModel(ExportedModel):
@@ -40,11 +39,14 @@ class OnnxModel(ExportedModel):
     ) -> None:
         path = Path(path).expanduser()
         self.session = open_session(path, prefer=prefer, threads=threads)
+        inputs = self.session.get_inputs()
+        if [given.name for given in inputs] != ["image"]:
+            raise UserError(f"{path}: not a model for images; give one of tools/export_onnx.py")
         super().__init__(
             path,
             self._about(path),
             outputs=[output.name for output in self.session.get_outputs()],
-            input_shape=self.session.get_inputs()[0].shape,
+            input_shape=inputs[0].shape,
             score_threshold=score_threshold,
         )
 
@@ -58,7 +60,7 @@ class OnnxModel(ExportedModel):
                 f"{path}: the file does not say what its model is for; export it with "
                 "tools/export_onnx.py"
             )
-        return json.loads(stored)
+        return read_about(path, stored)
 
 
 def open_session(

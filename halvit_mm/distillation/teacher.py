@@ -166,6 +166,8 @@ def _load(model: nn.Module, teacher: Teacher) -> None:
         wrong = [f"missing {name}" for name in missing if tensors[name].is_floating_point()]
     except RuntimeError as error:  # of other shapes
         wrong = [line.strip() for line in str(error).splitlines()[1:]]
+    except (AssertionError, AttributeError, IndexError, TypeError, ValueError) as error:
+        wrong = [str(error)]  # what mmpretrain's models resize before they load it
     if wrong:
         more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(

@@ -1,20 +1,29 @@
 """Optimisation, hooks, and the running of training and testing."""
 
 from . import checkpoint_loaders  # noqa: F401  registers them
+from .bad_numbers import BadNumbersHook
 from .hooks import CheckpointGuardHook, EvaluationProgressHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .mixed_precision import BFloat16OptimWrapper
+from .norms import NormsHook
 from .pictures import ClassPicturesHook
-from .resuming import MidEpochCheckpointHook, ResumableEpochTrainLoop
+from .resuming import ResumableEpochTrainLoop, ResumableIterTrainLoop
+from .saving import MidEpochCheckpointHook, SafeCheckpointHook
+from .sharding import SharedWeightFSDPStrategy
 from .tta import InstanceTTAModel
 
 __all__ = [
     "BFloat16OptimWrapper",
+    "BadNumbersHook",
     "CheckpointGuardHook",
     "ClassPicturesHook",
     "EvaluationProgressHook",
     "InstanceTTAModel",
     "LayerDecayOptimWrapperConstructor",
     "MidEpochCheckpointHook",
+    "NormsHook",
     "ResumableEpochTrainLoop",
+    "ResumableIterTrainLoop",
+    "SafeCheckpointHook",
+    "SharedWeightFSDPStrategy",
 ]

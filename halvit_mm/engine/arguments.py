@@ -19,6 +19,11 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="for launchers")
     parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="give the same bits each time on the same machine",
+    )
+    parser.add_argument(
         "--allow-partial",
         action="store_true",
         help="load what fits of a checkpoint that does not fit the model",

@@ -39,6 +39,7 @@ _READ_FROM_CFG = (
     "find_unused_parameters",
     "model_wrapper_cfg",
     "runner_type",
+    "strategy",
     "sync_bn",
     "tta_model",
     "tta_pipeline",
@@ -88,17 +89,33 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 def config_errors(cfg: Config) -> Iterator[None]:
     """Tells which component of ``cfg`` is wrong when it cannot be built.
 
-    Only errors raised while something is built are touched. What goes wrong later, in training
-    itself, keeps its traceback.
+    Only errors raised while something is built, or while a checkpoint is loaded, are touched. What
+    goes wrong later, in training itself, keeps its traceback.
     """
     try:
         yield
-    except CONFIG_MISTAKES as error:
+    except UserError:
+        raise
+    except Exception as error:
+        if _is_loading(error.__traceback__):
+            print_log(traceback.format_exc(), "current", logging.DEBUG)
+            raise UserError(
+                f"{cfg.get('load_from')}: the state in this checkpoint does not fit "
+                f"({_sentence(error)}); start from its weights with --load-from instead of "
+                "--resume, or give one of the same config"
+            ) from error
         component = _being_built(error.__traceback__)
-        if component is None:
+        if component is None or not isinstance(error, CONFIG_MISTAKES):
             raise
         print_log(traceback.format_exc(), "current", logging.DEBUG)
         raise UserError(f"{_locate(cfg, component)}: {_sentence(error)}") from error
+
+
+def _is_loading(trace: TracebackType | None) -> bool:
+    """Whether an error came up while mmengine loaded a checkpoint or resumed from it."""
+    return any(
+        frame.f_code is Runner.load_or_resume.__code__ for frame, _ in traceback.walk_tb(trace)
+    )
 
 
 def _being_built(trace: TracebackType | None) -> str | None:

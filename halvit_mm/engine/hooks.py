@@ -1,11 +1,15 @@
 """Hooks for mmengine's runner."""
 
 from collections.abc import Collection
+from numbers import Integral
 
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..analysis.weightless import build_without_weights
 from ..checkpoints.class_layers import class_layers, other_classes
 from ..checkpoints.loading import MIN_FRACTION, compare
 from ..errors import UserError
@@ -40,8 +44,12 @@ class CheckpointGuardHook(Hook):
         path = runner.cfg.get("load_from") or "the checkpoint"
         anew = self._leave_out_head(runner, checkpoint) if self.new_head else ()
         state_dict = checkpoint.get("state_dict", checkpoint)
-        fitting = {name.removeprefix("module."): value for name, value in state_dict.items()}
-        report = compare(runner.model, fitting, ignored=anew)
+        fitting = {
+            name.removeprefix("module."): value
+            for name, value in state_dict.items()
+            if isinstance(value, Tensor)  # a file of weights alone may tell their epoch, too
+        }
+        report = compare(_whole(runner), fitting, ignored=anew)
         if report.mismatched:
             self._check_classes(runner, fitting, path)
         if report.fraction < self.min_fraction:
@@ -56,6 +64,14 @@ class CheckpointGuardHook(Hook):
             raise UserError(
                 f"{path}: only weights, no state of a training to resume; "
                 "start from it with --load-from FILE instead of --resume"
+            )
+        if runner.cfg.get("resume") and not all(
+            isinstance(checkpoint["meta"].get(count), Integral) and checkpoint["meta"][count] >= 0
+            for count in ("epoch", "iter")
+        ):
+            raise UserError(
+                f"{path}: the checkpoint does not say how far its training was; start from it with "
+                "--load-from FILE instead of --resume"
             )
 
     def _leave_out_head(self, runner: Runner, checkpoint: dict) -> Collection[str]:
@@ -80,6 +96,13 @@ class CheckpointGuardHook(Hook):
                 "classes, or train from it with --load-from FILE --new-head, which starts the "
                 "layers that tell classes apart anew"
             )
+
+
+def _whole(runner: Runner) -> nn.Module:
+    """The model with the shapes of whole weights, where each process has a share of them."""
+    if isinstance(runner.model, FullyShardedDataParallel):
+        return build_without_weights(runner.cfg)
+    return runner.model
 
 
 @HOOKS.register_module()

@@ -1,7 +1,6 @@
 """Training and testing of mmdet's detectors and mmpretrain's classifiers: what the tools run."""
 
 import json
-import re
 from os import replace
 from pathlib import Path
 
@@ -13,16 +12,22 @@ from mmengine.runner import Runner
 from ..checkpoints.reading import check_file
 from ..errors import UserError
 from ..files import temporary_beside
+from .bad_numbers import Action, set_bad_numbers
 from .config_errors import config_errors
+from .determinism import set_determinism
+from .interruptions import interruptions
+from .last_checkpoint import last_checkpoint
 from .mixed_precision import set_mixed_precision
 from .preflight import check_folder, preflight
-from .processes import set_up_processes, tear_down_processes
-from .resuming import MID_EPOCH
+from .processes import lost_contact, set_up_processes, tear_down_processes
+from .saving import remove_unfinished
 from .tensorboard import set_tensorboard
 from .testing import dump_metric, set_tta, set_visualization
 from .training import (
+    average_after_updates,
     scale_learning_rate,
     set_accumulation,
+    set_checkpoint_hooks,
     set_checkpoint_interval,
     set_train_loop,
 )
@@ -39,6 +44,8 @@ def train(
     resume: str | None = None,
     checkpoint_interval: int | None = None,
     tensorboard: bool = False,
+    deterministic: bool = False,
+    on_bad_numbers: Action | None = None,
     launcher: str = "none",
     allow_partial: bool = False,
 ) -> Runner:
@@ -56,6 +63,9 @@ def train(
             there is one; what to start from has no effect then.
         checkpoint_interval: Number of iterations from one checkpoint within epochs to the next.
         tensorboard: Logs for TensorBoard as well.
+        deterministic: Gives the same bits each time on the same machine.
+        on_bad_numbers: What to do about losses and gradients that are not finite: ``"stop"``, which
+            is the default, or ``"skip"``, which leaves out the update.
         launcher: ``"none"``, or what started one process for each GPU: ``"pytorch"``, ``"slurm"``
             or ``"mpi"``.
         allow_partial: Accepts a checkpoint that does not fit the model.
@@ -64,10 +74,11 @@ def train(
         The runner, after training.
 
     Raises:
-        UserError: Something in the config, the data or the options is wrong.
+        UserError: Something in the config, the data or the options is wrong, or stops the training
+            from outside.
     """
     _set_work_dir(cfg, work_dir)
-    notes = _set_start(cfg, load_from, new_head, resume)
+    warnings, notes = _set_start(cfg, load_from, new_head, resume)
     preflight(cfg, mode="train", checkpoint=cfg.get("load_from"))
     set_mixed_precision(cfg, amp)
     if tensorboard:
@@ -80,11 +91,19 @@ def train(
         set_checkpoint_interval(cfg, checkpoint_interval)
     set_train_loop(cfg)
     notes += set_accumulation(cfg)
+    set_checkpoint_hooks(cfg)
+    set_bad_numbers(cfg, on_bad_numbers)
+    if deterministic:
+        notes += set_determinism(cfg)
+    remove_unfinished(cfg.work_dir)
     _set_up(cfg, launcher, min_fraction=0.0 if allow_partial else None, new_head=new_head)
-    with config_errors(cfg):
+    with lost_contact(cfg), interruptions(cfg.work_dir), config_errors(cfg):
         runner = _build_runner(cfg)
         _check_optimizer(runner)
         scale_learning_rate(runner)
+        average_after_updates(runner)
+        for warning in warnings:
+            runner.logger.warning(warning)
         for note in notes:
             runner.logger.info(note)
         runner.train()
@@ -103,6 +122,7 @@ def test(
     show_dir: str | None = None,
     wait_time: float = 2.0,
     tta: bool = False,
+    deterministic: bool = False,
     launcher: str = "none",
     allow_partial: bool = False,
 ) -> dict[str, float]:
@@ -119,6 +139,7 @@ def test(
         wait_time: How long each image is shown, in seconds.
         tta: Averages over the image and its mirror image, or as the config's ``tta_model`` and
             ``tta_pipeline`` say.
+        deterministic: See :func:`train`.
         launcher: See :func:`train`.
         allow_partial: See :func:`train`.
 
@@ -138,15 +159,24 @@ def test(
         raise UserError(f"--out {out}: predictions are pickled; name the file *.pkl")
     cfg.load_from = checkpoint
     cfg.resume = False
+    for option in ("runner_type", "strategy"):  # which divide weights in training alone
+        cfg.pop(option, None)
     preflight(cfg, mode="test", checkpoint=checkpoint)
     draw = show or show_dir is not None
     if tta:
         set_tta(cfg, draw=draw)
     if draw:
         set_visualization(cfg, show=show, show_dir=show_dir, wait_time=wait_time)
+    notes = set_determinism(cfg) if deterministic else []
     _set_up(cfg, launcher, min_fraction=0.0 if allow_partial else None)
-    with config_errors(cfg):
+    with (
+        lost_contact(cfg, training=False),
+        interruptions(cfg.work_dir, training=False),
+        config_errors(cfg),
+    ):
         runner = _build_runner(cfg)
+        for note in notes:
+            runner.logger.info(note)
         if out is not None:
             runner.test_evaluator.metrics.append(dump_metric(cfg, out))
         metrics = runner.test()
@@ -160,43 +190,6 @@ def test(
     return metrics
 
 
-def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The latest checkpoint of a work directory that is whole, if there is one.
-
-    mmengine notes its last one in the file ``last_checkpoint``. A run that was killed at the wrong
-    moment has removed that one already or left its successor cut off, and a folder that was moved
-    holds the old path; then the one of the most iterations is taken.
-    """
-    work_dir = Path(work_dir)
-    noted = work_dir / "last_checkpoint"
-    if noted.is_file():
-        path = work_dir / Path(noted.read_text().strip()).name
-        if _is_whole(path):
-            return path
-    kinds = ("epoch_*.pth", "iter_*.pth", MID_EPOCH)
-    found = [path for kind in kinds for path in work_dir.glob(kind) if _is_whole(path)]
-    return max(found, key=_progress, default=None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        check_file(checkpoint)
-    except UserError:
-        return False
-    return True
-
-
-def _progress(checkpoint: Path) -> tuple[int, int]:
-    """Orders checkpoints: by iterations, and where these are unknown by the number in the name."""
-    try:
-        # Mapped, the weights are not read.
-        content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        iterations = content["meta"]["iter"]
-    except Exception:  # damaged bytes can raise anything
-        iterations = -1
-    return iterations, int(re.sub(r"\D", "", checkpoint.stem) or 0)
-
-
 def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -204,8 +197,10 @@ def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename or "config").stem)
 
 
-def _set_start(cfg: Config, load_from: str | None, new_head: bool, resume: str | None) -> list[str]:
-    """Sets what is started or resumed from; returns what there is to say about it."""
+def _set_start(
+    cfg: Config, load_from: str | None, new_head: bool, resume: str | None
+) -> tuple[list[str], list[str]]:
+    """Sets what is started or resumed from; returns warnings and notes about it."""
     if load_from is not None:
         if resume not in (None, "auto"):
             raise UserError(f"--load-from {load_from} and --resume {resume}: give one of the two")
@@ -213,18 +208,23 @@ def _set_start(cfg: Config, load_from: str | None, new_head: bool, resume: str |
     if new_head and cfg.get("load_from") is None:
         raise UserError("--new-head needs --load-from FILE, a checkpoint to start from")
     if resume is None:
-        return []
+        if not cfg.get("resume"):
+            return [], []
+        resume = cfg.get("load_from") or "auto"  # the config's way to ask for it
+    warnings = []
     if resume == "auto":
-        found = last_checkpoint(cfg.work_dir)
+        found = last_checkpoint(cfg.work_dir, warn=warnings.append)
         if found is None:
             cfg.resume = False
-            return [
+            return [], [
                 f"--resume: no checkpoint in {cfg.work_dir}, training starts from the beginning"
             ]
         resume = str(found)
+    else:
+        check_file(resume, contents=True)
     cfg.resume = True
     cfg.load_from = resume
-    return [f"--resume: training continues from {resume}"]
+    return warnings, [f"--resume: training continues from {resume}"]
 
 
 def _set_up(

@@ -2,7 +2,12 @@
 
 import gc
 import os
+import re
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -10,8 +15,17 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import distributed
 
+from ..datasets.check_classes import type_name
 from ..errors import UserError
+from .interruptions import going_on
+from .sharding import set_strategy
 
+#: How gloo and NCCL report a process that is gone or does not answer.
+_LOST = re.compile(
+    r"gloo.*(?:Connection|Timed out|Broken pipe|timeout)|Connection (?:closed|reset) by peer"
+    r"|Socket Timeout|wait timeout|remote process exited|ProcessGroup\w*.*[Tt]imeout",
+    re.DOTALL,
+)
 #: What torch's launchers set, and what Slurm calls it.
 _SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
 
@@ -26,9 +40,11 @@ def set_up_processes(cfg: Config, launcher: str) -> None:
         launcher: What started the processes; ``"none"`` for a single one.
 
     Raises:
-        UserError: The launcher needs GPUs, or did not start this process.
+        UserError: The launcher needs GPUs, or did not start this process, or the config's strategy
+            cannot be used so.
     """
     cfg.launcher = launcher
+    set_strategy(cfg, launcher)
     if launcher == "slurm" and (absent := [v for v in _SLURM.values() if v not in os.environ]):
         raise UserError(
             f"--launcher slurm: {', '.join(absent)} not set; start it by srun, "
@@ -40,16 +56,47 @@ def set_up_processes(cfg: Config, launcher: str) -> None:
         _take_over_from_slurm()
     elif launcher != "pytorch":
         raise UserError(f"--launcher {launcher} needs GPUs and there are none: use pytorch")
-    if not distributed.is_initialized():
-        distributed.init_process_group("gloo")
     cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
-    cfg.model_wrapper_cfg = {
+    if not distributed.is_initialized():
+        seconds = cfg.env_cfg.dist_cfg.get("timeout")
+        timeout = None if seconds is None else timedelta(seconds=seconds)
+        distributed.init_process_group("gloo", timeout=timeout)
+    wrapper = {
         "type": "MMDistributedDataParallel",
         "broadcast_buffers": False,
         "find_unused_parameters": cfg.get("find_unused_parameters", False),
         **(cfg.get("model_wrapper_cfg") or {}),
         "device_ids": None,
     }
+    if cfg.get("runner_type") != "FlexibleRunner":
+        cfg.model_wrapper_cfg = wrapper
+    elif type_name(cfg.setdefault("strategy", dict(type="DDPStrategy"))) == "DDPStrategy":
+        cfg.strategy.setdefault("model_wrapper", wrapper)
+
+
+@contextmanager
+def lost_contact(cfg: Config, *, training: bool = True) -> Iterator[None]:
+    """Tells that another process is gone or silent, where it shows as an error of communication.
+
+    Args:
+        cfg: The config of what runs.
+        training: Whether it is a training, which can be resumed.
+
+    Raises:
+        UserError: This process waited for another in vain.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not distributed.is_initialized() or not _LOST.search(str(error)):
+            raise
+        # The launcher ends all others as soon as one has failed; this one first says so.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise UserError(
+            f"process {distributed.get_rank()} of {distributed.get_world_size()}: another one has "
+            "ended, or has been silent for longer than env_cfg.dist_cfg.timeout allows; look for "
+            f"its own message, then {going_on(cfg.work_dir, training=training)}"
+        ) from error
 
 
 def tear_down_processes(runner: Runner) -> None:
@@ -62,8 +109,10 @@ def tear_down_processes(runner: Runner) -> None:
         return
     # A process that leaves early would break the connection while another still reports.
     distributed.barrier()
-    if is_model_wrapper(runner.model):
-        runner.model = runner.model.module
+    strategy = getattr(runner, "strategy", None)  # of FlexibleRunner
+    for holder in (runner, strategy):
+        if is_model_wrapper(getattr(holder, "model", None)):
+            holder.model = holder.model.module
     gc.collect()  # the wrapper and its hooks refer to each other
     distributed.destroy_process_group()
 

@@ -1,62 +1,74 @@
-"""Training by epochs that continues in the middle of an epoch as if it had not been interrupted.
+"""Training that is interrupted anywhere and continues as if it had not been.
 
 mmengine saves by iterations but resumes by epochs: it begins the epoch again, trains twice on what
-came before the checkpoint and counts iterations past the end. Its checkpoints lack three things:
-how far the epoch had come, the seed of the sampler, which it draws anew when none is configured,
-and gradients that are still being accumulated.
+came before the checkpoint and counts iterations past the end. Its checkpoints lack how far the
+epoch had come, the seed of the sampler, which it draws anew when none is configured, gradients that
+are still being accumulated, and whether the validation that was due has been. Nor does it go on
+with the same random numbers; here they follow from the place in the training (``randomness``).
 """
 
-import os
-from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.dist import all_reduce
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS, LOOPS
-from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
 
 from ..errors import UserError
-
-#: Under this name a checkpoint holds what resuming within an epoch needs.
-KEY = "epoch_state"
-#: The checkpoint that :class:`MidEpochCheckpointHook` writes, again and again.
-MID_EPOCH = "mid_epoch.pth"
+from .batches import EndlessBatches, RemainingBatches, exchange_batches
+from .loop_state import LoopStateHook
+from .randomness import seed_generators
 
 
-class RemainingBatches(Sampler):
-    """The batches of another batch sampler from ``first`` on; its length stays that of all.
+class _Resumable:
+    """What both kinds of loop have in common; goes before mmengine's loop among the parents."""
 
-    Indices are left out, not images, so that skipping takes no time in any number of workers.
-    """
+    runner: Runner
+    batches: RemainingBatches
+    _iter: int
+    #: Whether a checkpoint that is saved now comes after the validation.
+    _validating = False
+    #: Whether the checkpoint resumed from was saved before a validation that was due.
+    _validation_owed = False
 
-    def __init__(self, batches: BatchSampler) -> None:
-        self.batches = batches
-        self.first = 0
+    def run_iter(self, *args: Any) -> None:
+        """Trains on one batch, with random numbers that follow from the iteration."""
+        seed_generators(self.runner.seed, self.runner.rank, self._iter, devices=True)
+        super().run_iter(*args)
 
-    @property
-    def sampler(self) -> Sampler:
-        """What chooses the images; mmengine tells it the epoch."""
-        return self.batches.sampler
+    def validate(self) -> None:
+        self._validating = True
+        self.runner.val_loop.run()
+        self._validating = False
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return islice(self.batches, self.first, None)
+    def state_at(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint needs; ``meta`` is its own, with the numbers of complete iterations."""
+        return {
+            "seed": getattr(self.batches.sampler, "seed", None),
+            "processes": self.runner.world_size,
+            "validated": self._validating,
+        }
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def restore(self, state: dict[str, Any], path: str) -> None:
+        """Continues from what :meth:`state_at` returned; ``path`` is the checkpoint's."""
+        if state["seed"] is not None:
+            self.batches.sampler.seed = state["seed"]
+        # Checkpoints of earlier versions lack these two.
+        self._validation_owed = not state.get("validated", True)
+        before, now = state.get("processes", self.runner.world_size), self.runner.world_size
+        if before != now:
+            self.runner.logger.warning(
+                f"{path}: saved by {before} processes, resumed by {now}: images and random numbers "
+                "are not those with which the training would have gone on"
+            )
 
 
 @LOOPS.register_module()
-class ResumableEpochTrainLoop(EpochBasedTrainLoop):
+class ResumableEpochTrainLoop(_Resumable, EpochBasedTrainLoop):
     """mmengine's loop over epochs, which resumes with the batches that an epoch has left.
 
     They come in the order in which they would have come, as a sampler's order follows from its
-    seed and the epoch. Random augmentation and drop path go on with other random numbers.
+    seed and the epoch, and with the same random numbers.
 
     Args:
         runner: The runner, whose checkpoints are extended.
@@ -87,15 +99,25 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
             val_interval=val_interval,
             dynamic_intervals=dynamic_intervals,
         )
-        self.batches = RemainingBatches(self.dataloader.batch_sampler)
-        # A DataLoader refuses to exchange its parts, lest it be done while they are in use.
-        object.__setattr__(self.dataloader, "batch_sampler", self.batches)
+        self.batches = RemainingBatches(self.dataloader.batch_sampler, self)
+        exchange_batches(self.dataloader, self.batches)
         self._epoch_began = 0
-        runner.register_hook(_EpochStateHook(self))
+        runner.register_hook(LoopStateHook(self))
+
+    def run(self) -> nn.Module:
+        """Trains to the last epoch."""
+        self.runner.call_hook("before_train")
+        self._epoch_began = self._iter - self.batches.first
+        if self._validation_owed and self.batches.first == 0 and self._epoch > 0:
+            self._validate_if_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
 
     def run_epoch(self) -> None:
         """Trains on the batches that this epoch has left; all of them unless it was resumed."""
-        self._epoch_began = self._iter - self.batches.first
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         for idx, data_batch in enumerate(self.dataloader, start=self.batches.first):
@@ -105,118 +127,97 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
         self._epoch_began = self._iter
 
+    def _validate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self.validate()
+
     def state_at(self, meta: dict[str, Any]) -> dict[str, Any]:
-        """How far the epoch is at a checkpoint, and the order in which it goes on.
+        """How far the epoch is at a checkpoint, and how it goes on.
 
         Args:
             meta: The checkpoint's ``epoch`` and ``iter``, the numbers of complete ones.
         """
         within = meta["epoch"] == self._epoch  # else it is saved as the next one
         return {
+            **super().state_at(meta),
             "batches": meta["iter"] - self._epoch_began if within else 0,
             "of": len(self.batches),
-            "seed": getattr(self.batches.sampler, "seed", None),
         }
 
     def restore(self, state: dict[str, Any], path: str) -> None:
         """Continues from what :meth:`state_at` returned; ``path`` is the checkpoint's."""
-        if state["batches"] and state["of"] != len(self.batches):
+        done, total = state.get("batches", 0), state.get("of")
+        if done and total != len(self.batches):
             raise UserError(
-                f"{path}: saved after {state['batches']} of an epoch's {state['of']} batches, but "
+                f"{path}: saved after {done} of an epoch's {total} batches, but "
                 f"an epoch has {len(self.batches)} now; resume with the same data, batch size and "
                 "number of processes, or from a checkpoint of an epoch's end"
             )
-        self.batches.first = state["batches"]
-        if state["seed"] is not None:
-            self.batches.sampler.seed = state["seed"]
-
-
-class _EpochStateHook(Hook):
-    """Puts the state of the loop into checkpoints and takes it from them."""
-
-    def __init__(self, loop: ResumableEpochTrainLoop) -> None:
-        self.loop = loop
-        self.gradients: dict[str, Tensor] = {}
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        self.gradients = {}
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        # An epoch can end between two updates. Checkpoints are saved by one process, which knows
-        # nothing of the others' gradients, and therefore they meet here.
-        self.gradients = _pending_gradients(runner.model)
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        state = self.loop.state_at(checkpoint["meta"])
-        checkpoint[KEY] = {**state, "gradients": self.gradients}
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if not runner.cfg.get("resume") or KEY not in checkpoint:
-            return
-        state = checkpoint[KEY]
-        self.loop.restore(state, runner.cfg.get("load_from") or "the checkpoint")
-        if state["batches"]:
-            runner.logger.info(
-                f"resumed within an epoch: {state['batches']} of its {state['of']} batches are done"
+        super().restore(state, path)
+        self.batches.first = done
+        if done:
+            self.runner.logger.info(
+                f"resumed within an epoch: {done} of its {total} batches are done"
             )
-        if state["gradients"]:
-            parameters = dict(_unwrapped(runner.model).named_parameters())
-            for name, gradient in state["gradients"].items():
-                parameters[name].grad = gradient.to(parameters[name].device)
-            runner.logger.info("resumed with the gradients accumulated since the last update")
 
 
-@HOOKS.register_module()
-class MidEpochCheckpointHook(Hook):
-    """Saves every so many iterations to one file, ``mid_epoch.pth``, so that a kill costs little.
+@LOOPS.register_module()
+class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
+    """mmengine's loop over iterations, which resumes with the batch that would have been next.
 
-    It comes in addition to mmengine's CheckpointHook, whose checkpoints of whole epochs stay. The
-    file is exchanged whole, noted as the last checkpoint, and removed when training is over.
+    The batches before it are counted, not loaded. Where the data come to an end, they begin again
+    as the next epoch, without a pause.
 
     Args:
-        interval: Number of iterations from one to the next. With gradient accumulation it must be
-            a multiple of ``accumulative_counts``, which ``launch.train`` sees to.
+        runner: The runner, whose checkpoints are extended.
+        dataloader: A data loader with a batch sampler, or its config.
+        max_iters: Number of iterations.
+        val_begin: The first iteration, from 1, that may be followed by a validation.
+        val_interval: Number of iterations from one validation to the next.
+        dynamic_intervals: Pairs (iteration, interval): the interval from that iteration on.
     """
 
-    #: After all that changes the state, and after CheckpointHook.
-    priority = "LOWEST"
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(
+            runner,
+            dataloader,
+            max_iters,
+            val_begin=val_begin,
+            val_interval=val_interval,
+            dynamic_intervals=dynamic_intervals,
+        )
+        self.batches = RemainingBatches(EndlessBatches(self.dataloader.batch_sampler), self)
+        exchange_batches(self.dataloader, self.batches)
+        runner.register_hook(LoopStateHook(self))
 
-    def __init__(self, *, interval: int) -> None:
-        self.interval = interval
+    def run(self) -> nn.Module:
+        """Trains to the last iteration; for hooks, all of it is one epoch."""
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        if self._validation_owed and self._iter > 0:
+            self._validate_if_due()
+        self.batches.first = self._iter
+        self.dataloader_iterator = iter(self.dataloader)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._validate_if_due()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
 
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        if not self.every_n_train_iters(runner, self.interval) or runner.rank != 0:
-            return
-        path = Path(runner.work_dir) / MID_EPOCH
-        unfinished = path.with_name(f".{MID_EPOCH}.tmp")
-        runner.save_checkpoint(str(path.parent), unfinished.name, by_epoch=False)
-        os.replace(unfinished, path)
-        path.with_name("last_checkpoint").write_text(str(path))
-
-    def after_train(self, runner: Runner) -> None:
-        path = Path(runner.work_dir) / MID_EPOCH
-        noted = path.with_name("last_checkpoint")
-        if runner.rank == 0 and noted.is_file() and noted.read_text() != str(path):
-            path.unlink(missing_ok=True)
-
-
-def _pending_gradients(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the gradients that no update has used yet, averaged over all processes."""
-    trained = {
-        name: parameter
-        for name, parameter in _unwrapped(model).named_parameters()
-        if parameter.requires_grad
-    }
-    if all(parameter.grad is None for parameter in trained.values()):
-        return {}
-    gradients = {}
-    for name, parameter in trained.items():
-        gradient = parameter.grad
-        gradient = torch.zeros_like(parameter) if gradient is None else gradient.clone()
-        all_reduce(gradient, "mean")
-        gradients[name] = gradient.cpu()
-    return gradients
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+    def _validate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
+            self.validate()

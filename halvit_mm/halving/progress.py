@@ -5,12 +5,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ..checkpoints.contents import check_weights
+from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.saving import save_checkpoint
 from ..errors import UserError
 from .report import UnitReport
@@ -49,17 +49,21 @@ class Progress:
             return cls(path, key)
         remove = f"remove it or write to another file than {target.name}"
         try:
-            left = torch.load(path, weights_only=True)
-            found, weights, seconds = left["key"], left["weights"], left["seconds"]
+            left = read_checkpoint(path)
+            found, weights, seconds = left["key"], left["weights"], float(left["seconds"])
             reports = [UnitReport(**report) for report in left["reports"]]
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
+            check_weights(weights, path)
+        except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: this is no unfinished halving; {remove}") from error
         if found != key:
             raise UserError(
                 f"{path}: an unfinished halving with another checkpoint, model, images or options; "
                 f"repeat the command that began it, or {remove}"
             )
-        half.load_state_dict(weights)
+        try:
+            half.load_state_dict(weights)
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise UserError(f"{path}: this is no unfinished halving; {remove}") from error
         return cls(path, key, reports, seconds)
 
     def add(self, report: UnitReport, half: nn.Module, *, seconds: float) -> None:

@@ -155,14 +155,13 @@ def _backbone(read: DenseWeights) -> nn.Module:
     with torch.device("meta"):
         backbone = MODELS.build(read.backbone)
     prefix = "backbone."
-    backbone.load_state_dict(
-        {
-            name.removeprefix(prefix): _own(value)
-            for name, value in read.state_dict.items()
-            if name.startswith(prefix)
-        },
-        assign=True,
-    )
+    weights = {
+        name.removeprefix(prefix): _own(value)
+        for name, value in read.state_dict.items()
+        if name.startswith(prefix)
+    }
+    _check_types(backbone, weights, prefix)
+    backbone.load_state_dict(weights, assign=True)
     return backbone.eval().requires_grad_(False)
 
 
@@ -172,8 +171,19 @@ def _head(read: DenseWeights) -> nn.Linear | None:
     classes, width = weight.shape
     head = nn.Linear(width, classes, device="meta")
     weights = dict(weight=_own(weight), bias=_own(read.state_dict["head.fc.bias"]))
+    _check_types(head, weights, "head.fc.")
     head.load_state_dict(weights, assign=True)
     return head.eval().requires_grad_(False)
+
+
+def _check_types(module: nn.Module, weights: StateDict, prefix: str) -> None:
+    """Numbers that are whole by their type cannot be trained."""
+    for name, _ in module.named_parameters():
+        if name in weights and not weights[name].is_floating_point():
+            raise UserError(
+                f"{prefix}{name} is of type {weights[name].dtype}; give the checkpoint as it was "
+                "trained, in floating point numbers"
+            )
 
 
 def _own(value: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO
 
 from .coco import (
     DETECTION_COLUMNS,
@@ -17,6 +20,7 @@ from .coco import (
 from .results import Detections, Result
 
 RESULTS, IMAGES, SUMMARY = LISTS = ("results.json", "images.json", "summary.csv")
+_IN_MEMORY = 2**20  # bytes of each of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,42 +47,38 @@ class ResultLists:
       COCO describes test images: ``COCO("images.json").loadRes("results.json")`` joins the two.
     - ``summary.csv``: a row for each object, or for each image of a classifier.
 
+    Memory holds little of them, however many there are: the rest waits in files without a name.
+
     Args:
+        folder: Where these files are, so that they fill no other disk.
         rle: Whether masks stand in ``results.json``.
         top_k: How many classes of a classifier.
     """
 
-    def __init__(self, *, rle: bool, top_k: int) -> None:
+    def __init__(self, folder: Path, *, rle: bool, top_k: int) -> None:
         self._rle = rle
         self._top_k = top_k
-        self._images: list[dict[str, Any]] = []
-        self._results: list[dict[str, Any]] = []
-        self._rows: list[list[Any]] = []
+        self.images = 0
+        self.results = 0
+        self._texts = {name: _Text(folder) for name in LISTS}
         self._columns: list[str] = []
         self._categories: list[dict[str, Any]] | None = None
 
-    @property
-    def images(self) -> int:
-        """How many images there are results of."""
-        return len(self._images)
-
-    @property
-    def results(self) -> int:
-        """How many entries ``results.json`` has."""
-        return len(self._results)
-
     def add(self, seen: Seen, result: Result) -> None:
-        """Takes up what was found in an image."""
+        """Takes up what was found in an image.
+
+        Raises:
+            OSError: The disk is full.
+        """
         height, width = result.size
         place = dict(file_name=seen.path.as_posix(), width=width, height=height, name=seen.name)
         if seen.frame is not None:
             place["frame"] = seen.frame
-        image = dict(id=len(self._images) + 1, **place)
-        self._images.append(image)
+        self.images += 1
         start = [place["file_name"], place.get("frame", "")]
         if isinstance(result, Detections):
-            self._results += coco_results(result, image_id=image["id"], with_masks=self._rle)
-            self._rows += [[*start, *row] for row in detection_rows(result)]
+            entries = coco_results(result, image_id=self.images, with_masks=self._rle)
+            rows = [[*start, *row] for row in detection_rows(result)]
             self._columns = ["file", "frame", *DETECTION_COLUMNS]
             self._categories = [
                 dict(id=i, name=name)
@@ -86,28 +86,64 @@ class ResultLists:
             ]
         else:
             top = top_entries(result, self._top_k)
-            self._results.append(dict(image_id=image["id"], **place, top=top))
-            self._rows.append(
-                [*start, *(v for entry in top for v in (entry["class"], entry["score"]))]
-            )
+            entries = [dict(image_id=self.images, **place, top=top)]
+            rows = [[*start, *(v for entry in top for v in (entry["class"], entry["score"]))]]
             numbered = [(f"class_{i + 1}", f"score_{i + 1}") for i in range(len(top))]
             self._columns = ["file", "frame", *(name for pair in numbered for name in pair)]
+        self._texts[IMAGES].add(_entry(dict(id=self.images, **place), first=self.images == 1))
+        for entry in entries:
+            self._texts[RESULTS].add(_entry(entry, first=self.results == 0))
+            self.results += 1
+        self._texts[SUMMARY].add(_table(rows))
 
-    def texts(self) -> dict[str, str]:
-        """The contents of the files by their names."""
-        images: dict[str, Any] = dict(images=self._images)
-        if self._categories is not None:
-            # What COCO's own reader asks for beside the images.
-            images |= dict(annotations=[], categories=self._categories)
-        table = StringIO()
-        csv.writer(table, lineterminator="\n").writerows([self._columns, *self._rows])
-        return {
-            RESULTS: _one_a_line(self._results),
-            IMAGES: json.dumps(images, indent=1) + "\n",
-            SUMMARY: table.getvalue(),
-        }
+    def write(self, name: str, file: BinaryIO) -> None:
+        """Writes one of :data:`LISTS`, with all that has been added."""
+        begin, end = {
+            RESULTS: ("[", "\n]\n"),
+            IMAGES: ('{"images": [', f"\n]{self._rest()}}}\n"),
+            SUMMARY: (_table([self._columns]), ""),
+        }[name]
+        file.write(_encode(begin))
+        self._texts[name].copy_to(file)
+        file.write(_encode(end))
+
+    def _rest(self) -> str:
+        """What COCO's own reader asks for beside the images."""
+        if self._categories is None:
+            return ""
+        return f', "annotations": [], "categories": {json.dumps(self._categories)}'
 
 
-def _one_a_line(entries: list[dict[str, Any]]) -> str:
-    """A JSON list with a line for each entry, which stays readable by people and by `diff`."""
-    return "[" + ",".join(f"\n{json.dumps(entry)}" for entry in entries) + "\n]\n"
+class _Text:
+    """Text that grows, in memory until it is long, and then in a file without a name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: SpooledTemporaryFile | None = None
+
+    def add(self, text: str) -> None:
+        if self._file is None:
+            self._file = SpooledTemporaryFile(_IN_MEMORY, dir=self._folder)  # noqa: SIM115
+        self._file.write(_encode(text))
+
+    def copy_to(self, file: BinaryIO) -> None:
+        if self._file is not None:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, file)
+            self._file.seek(0, os.SEEK_END)
+
+
+def _entry(entry: dict[str, Any], *, first: bool) -> str:
+    """One of a JSON list, on a line of its own, for people and for `diff`."""
+    return f"{'' if first else ','}\n{json.dumps(entry)}"
+
+
+def _table(rows: list[list[Any]]) -> str:
+    table = StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    return table.getvalue()
+
+
+def _encode(text: str) -> bytes:
+    # Names of files may be bytes that are no text.
+    return text.encode("utf-8", errors="surrogateescape")

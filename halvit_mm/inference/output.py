@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..engine.preflight import check_folder
 from ..errors import UserError
-from ..files import whole_file
+from ..files import told, whole_file
 from .coco import instance_map
 from .drawing import draw
 from .lists import LISTS, RESULTS, ResultLists, Seen
@@ -51,7 +51,7 @@ class OutputFolder:
         overwrite: bool = False,
     ) -> None:
         self.root = Path(root)
-        self.lists = ResultLists(rle=masks in ("rle", "both"), top_k=top_k)
+        self.lists = ResultLists(self.root, rle=masks in ("rle", "both"), top_k=top_k)
         self._pictures = pictures
         self._maps = masks in ("png", "both")
         self._top_k = top_k
@@ -67,7 +67,8 @@ class OutputFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        _write(self.root / _part(RESULTS), "[]\n")
+        with whole_file(self.root / _part(RESULTS)) as temporary:
+            temporary.write_text("[]\n")
 
     def add(self, seen: Seen, image: np.ndarray, result: Result) -> None:
         """Writes the picture and the masks of an image, (height, width, 3) uint8 in RGB.
@@ -83,7 +84,8 @@ class OutputFolder:
                 _save(self.root / "pictures" / f"{seen.name}.jpg", picture, quality=_QUALITY)
         if self._maps and isinstance(result, Detections) and result.masks is not None:
             _save(self.root / "masks" / f"{seen.name}.png", instance_map(result))
-        self.lists.add(seen, result)
+        with told(self.root / _part(RESULTS)):
+            self.lists.add(seen, result)
 
     @contextmanager
     def video(self, name: str, rate: float) -> Iterator[None]:
@@ -107,10 +109,11 @@ class OutputFolder:
         Raises:
             UserError: The disk is full.
         """
-        texts = self.lists.texts()
         # The results stand for all of it, and come last.
         for name in reversed(LISTS):
-            _write(self.root / (name if whole else _part(name)), texts[name])
+            target = self.root / (name if whole else _part(name))
+            with whole_file(target) as temporary, temporary.open("wb") as file:
+                self.lists.write(name, file)
         if whole:
             (self.root / _part(RESULTS)).unlink()
 
@@ -146,9 +149,3 @@ def _save(target: Path, pixels: np.ndarray, **options: int) -> None:
     kind = {".jpg": "JPEG", ".png": "PNG"}[target.suffix]
     with whole_file(target) as temporary:
         Image.fromarray(pixels).save(temporary, format=kind, **options)
-
-
-def _write(target: Path, text: str) -> None:
-    with whole_file(target) as temporary:
-        # Names of files may be bytes that are no text.
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

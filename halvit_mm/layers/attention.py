@@ -5,7 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .linear import is_exporting
+from .checks import check_tokens, check_whole, is_whole
+from .linear import is_exporting, is_transformed
 from .mixed_attention import (
     Mixer,
     RelativeLogits,
@@ -26,11 +27,14 @@ class MultiHeadAttention(nn.Module):
 
     Raises:
         ValueError: ``dim`` is not a multiple of ``num_heads``.
+
+    :meth:`forward` raises ``TypeError`` and ``ValueError`` for what are no tokens (B, N, dim).
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        if num_heads < 1 or dim % num_heads:
+        check_whole(dim=dim)
+        if not is_whole(num_heads) or num_heads < 1 or dim % num_heads:
             raise ValueError(
                 f"dim={dim} cannot be divided among num_heads={num_heads}: "
                 "choose a number of heads that divides dim"
@@ -73,14 +77,16 @@ class MultiHeadAttention(nn.Module):
         Returns:
             Tokens (B, N, dim).
         """
+        check_tokens(x, self.dim)
         qkv = self.project_in(x)
         if partition is not None:
             qkv = tuple(partition(t) for t in qkv)
         q, k, v = (self._split_heads(t) for t in qkv)
         mixes = mix_logits is not None or mix_weights is not None
         biased = rel_pos is not None or mask is not None
-        # Exporters take fused attention with a bias down to steps that do not fit its output.
-        if not mixes and not (biased and is_exporting()):
+        # Exporters take fused attention with a bias down to steps that do not fit its output, and
+        # it has no derivative in forward mode.
+        if not (mixes or (biased and is_exporting()) or is_transformed()):
             if rel_pos is not None:
                 bias = rel_pos(slice(None))(q)
                 mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from .attention import QKV
+from .checks import check_flags, check_number, check_parts, check_sides, check_tokens, check_whole
 from .dense import DenseAttention, DenseFFN
 from .relative_position import DecomposedRelativePosition
 from .tied import SignedGELU, TiedAttention, TiedFFN
@@ -20,7 +21,8 @@ class LayerScale(nn.Module):
 
     def __init__(self, dim: int, init: float) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), init))
+        check_number(layer_scale=init)
+        self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
@@ -42,6 +44,9 @@ class TransformerBlock(nn.Module):
         init_std: Standard deviation of the initial weights of attention and feed-forward.
         second_scale, second_rank: Corrections of the second use of tied weights, in
             :class:`TiedFFN` and :class:`TiedAttention`.
+
+    Raises:
+        ValueError: An option is wrong; in :meth:`forward`, the tokens are not those of the map.
     """
 
     def __init__(
@@ -61,6 +66,12 @@ class TransformerBlock(nn.Module):
         second_rank: int = 0,
     ) -> None:
         super().__init__()
+        check_whole(dim=dim, hidden_dim=hidden_dim)
+        check_number(least=0, most=1, drop_path=drop_path)
+        check_flags(signed_ffn=signed_ffn)
+        check_parts(("attn", "ffn"), tied=tied)
+        if window is not None:
+            check_sides(window=window)
         self.window = window
         second = dict(second_scale=second_scale, second_rank=second_rank)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
@@ -115,6 +126,9 @@ class TransformerBlock(nn.Module):
         return self.attn.weights(qkv, queries, **self._between(layout, images))
 
     def _attend(self, x: Tensor, size: Size) -> tuple[Tensor, QKV]:
+        check_tokens(
+            x, self.attn.dim, size, class_token=self.window is None and self.rel_pos is None
+        )
         layout = WindowLayout(size, self.window)
         attended, qkv = self.attn(
             layout.partition(self.norm1(x)), **self._between(layout, x), return_qkv=True

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
 from .checkpointing import checkpointed
+from .checks import check_flags, check_maps, check_whole
 
 #: Makes the norm of so many channels.
 Norm = Callable[[int], nn.Module]
@@ -41,6 +42,9 @@ class DenseStage(nn.Sequential):
         style: Where the stride is: ``"pytorch"`` in the 3×3, ``"caffe"`` in the first 1×1.
         avg_down: Lets the shortcut average before its 1×1 convolution instead of striding.
         with_cp: Recomputes each block in the backward pass.
+
+    Raises:
+        ValueError: An option is wrong.
     """
 
     def __init__(
@@ -58,6 +62,12 @@ class DenseStage(nn.Sequential):
         avg_down: bool = False,
         with_cp: bool = False,
     ) -> None:
+        _check(in_channels, depth, stride, dilation, groups, with_cp)
+        check_whole(planes=planes, base_width=base_width)
+        check_flags(avg_down=avg_down)
+        if style not in ("pytorch", "caffe"):
+            raise ValueError(f"style={style!r} is unknown: choose 'pytorch' or 'caffe'")
+        inner_width(planes, base_width, groups)
         out_channels = planes * Bottleneck.expansion
         blocks = []
         for i in range(depth):
@@ -84,6 +94,8 @@ class DenseStage(nn.Sequential):
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
+        conv = self[0].conv1
+        check_maps(x, conv.in_channels, conv.weight)
         for block in self:
             x = _run(self.with_cp, block, x)
         return x
@@ -108,6 +120,9 @@ class _TiedStage(nn.Module):
         widen: Brings the input to ``out_channels``.
         shortcut: Brings what bypasses the first block to its output's shape.
         blocks: The blocks; they are called with W and Wᵀ.
+
+    Raises:
+        ValueError: An option is wrong.
     """
 
     block: type[nn.Module]
@@ -126,6 +141,9 @@ class _TiedStage(nn.Module):
         with_cp: bool = False,
     ) -> None:
         super().__init__()
+        _check(in_channels, depth, stride, dilation, groups, with_cp)
+        check_whole(out_channels=out_channels, width=width)
+        self.in_channels = in_channels
         self.with_cp = with_cp
         self.weight = nn.Parameter(torch.empty(width, out_channels, 1, 1))
         self.blocks = nn.ModuleList(
@@ -141,6 +159,7 @@ class _TiedStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        check_maps(x, self.in_channels, self.weight)
         x, shortcut = self.enter(x)
         transposed = self.transposed()
         for i, block in enumerate(self.blocks):
@@ -203,8 +222,8 @@ class TiedResNetStage(_TiedStage):
         new_channels = out_channels - in_channels
         if new_channels < 0 or new_channels % in_channels:
             raise ValueError(
-                f"a half-weight stage of the 'resnet' design widens {in_channels} channels to a "
-                f"multiple of them, {out_channels} is none; take stage_design='resnext'"
+                f"out_channels={out_channels} is no multiple of in_channels={in_channels}, which "
+                "a half-weight stage of the 'resnet' design needs: take stage_design='resnext'"
             )
         self.widen = (
             nn.Sequential(
@@ -312,6 +331,18 @@ def projection(
     )
 
 
+def inner_width(planes: int, base_width: int, groups: int) -> int:
+    """Channels between a bottleneck's 1×1 convolutions, of all groups.
+
+    Raises:
+        ValueError: There would be none.
+    """
+    width = int(planes * base_width / 64) * groups
+    if not width:
+        raise ValueError(f"base_width={base_width} leaves none of {planes} channels: enlarge it")
+    return width
+
+
 def conv3x3(
     in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
@@ -326,6 +357,15 @@ def conv3x3(
         groups=groups,
         bias=False,
     )
+
+
+def _check(
+    in_channels: int, depth: int, stride: int, dilation: int, groups: int, with_cp: bool
+) -> None:
+    check_whole(
+        in_channels=in_channels, depth=depth, stride=stride, dilation=dilation, groups=groups
+    )
+    check_flags(with_cp=with_cp)
 
 
 def _run(with_cp: bool, module: nn.Module, *inputs: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """Activation checkpointing that leaves running statistics alone."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from .linear import is_transformed
 
 
 def checkpointed(module: nn.Module, *inputs: Any, method: Callable[..., Any] | None = None) -> Any:
@@ -20,6 +22,8 @@ def checkpointed(module: nn.Module, *inputs: Any, method: Callable[..., Any] | N
         inputs: What it is called with.
         method: One of the module's methods to call instead of the module.
     """
+    if is_transformed():
+        return (method or module)(*inputs)  # transforms know no recomputation
     if torch.compiler.is_compiling():
         # A compiled graph writes running statistics once, whatever it computes again.
         return checkpoint(method or module, *inputs, use_reentrant=False)
@@ -28,17 +32,25 @@ def checkpointed(module: nn.Module, *inputs: Any, method: Callable[..., Any] | N
         *inputs,
         # The re-entrant form would mark a shared weight ready once for each use under DDP.
         use_reentrant=False,
-        context_fn=lambda: (nullcontext(), _buffers_set_aside(module)),
+        context_fn=lambda: (nullcontext(), _BuffersSetAside(module)),
     )
 
 
-@contextmanager
-def _buffers_set_aside(module: nn.Module) -> Iterator[None]:
-    kept = [(child, child._buffers) for child in module.modules()]
-    for child, buffers in kept:
-        child._buffers = {name: b if b is None else b.clone() for name, b in buffers.items()}
-    try:
-        yield
-    finally:
-        for child, buffers in kept:
+class _BuffersSetAside:
+    """Lets a module work on copies of its buffers.
+
+    It is entered anew by each backward pass that computes the module again.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.kept = [(child, child._buffers) for child in self.module.modules()]
+        for child, buffers in self.kept:
+            copies = {name: b if b is None else b.clone() for name, b in buffers.items()}
+            child._buffers = copies
+
+    def __exit__(self, *error: object) -> None:
+        for child, buffers in self.kept:
             child._buffers = buffers

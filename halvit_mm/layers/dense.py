@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
+from .checks import check_number, check_whole
 from .linear import Linear
 
 
@@ -27,6 +28,7 @@ class DenseFFN(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
+        check_whole(dim=dim, hidden_dim=hidden_dim)
         self.fc1 = Linear(dim, hidden_dim)
         self.act = act_layer()
         self.fc2 = Linear(hidden_dim, dim)
@@ -63,7 +65,12 @@ class DenseAttention(MultiHeadAttention):
 
 
 def init_linears(module: nn.Module, std: float) -> None:
-    """Truncated normal weights and zero biases for every ``nn.Linear`` inside."""
+    """Truncated normal weights and zero biases for every ``nn.Linear`` inside.
+
+    Raises:
+        ValueError: ``std`` is not above 0.
+    """
+    check_number(above=0, init_std=std)
     for linear in module.modules():
         if isinstance(linear, nn.Linear):
             nn.init.trunc_normal_(linear.weight, std=std)

@@ -8,6 +8,7 @@ quicker on the CPU that ``docs/performance.md`` names.
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 #: oneDNN's linear layer with an activation behind it. PyTorch does not document it, so any version
@@ -31,8 +32,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool 
 
     Returns:
         (…, out).
+
+    Raises:
+        TypeError: ``x`` holds numbers of another type than the weight.
+        ValueError: ``x`` has another number of channels.
     """
     x, weight, bias = autocast(x, weight, bias)
+    if runs_as_written():
+        check_width(x, weight.shape[1])
+        if x.dtype != weight.dtype:
+            raise TypeError(
+                f"an input of {x.dtype} does not fit a weight of {weight.dtype}: convert one of "
+                "them by .to(), or let torch.autocast do it"
+            )
     if not _onednn_can(x, weight):
         x = F.linear(x, weight, bias)
         return F.gelu(x) if gelu else x
@@ -63,16 +75,34 @@ def runs_as_written() -> bool:
 
     Compilers choose quick operators for themselves, and exporters know documented ones only.
     """
-    return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-    )
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed())
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation runs operators in ways of its own.
+
+    Hand-written backward passes, recomputation and PyTorch's fused attention know neither.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def is_exporting() -> bool:
     """Whether ``torch.export`` makes a graph; before torch 2.7 compilers count as well."""
     return getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
+
+
+def check_width(x: Tensor, width: int) -> None:
+    """Refuses an input whose last dimension is another than ``width``.
+
+    Raises:
+        ValueError: It is.
+    """
+    if x.shape[-1:] != (width,):
+        raise ValueError(
+            f"an input of shape {tuple(x.shape)} does not fit: its last dimension must be {width}"
+        )
 
 
 def _onednn_can(x: Tensor, weight: Tensor) -> bool:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .linear import is_transformed
+
 #: Changes maps (B, heads, n, N) of some of the queries.
 Mixer = Callable[[Tensor], Tensor]
 #: For some of the queries, named by their places in N: turns them (B, heads, n, head_dim) into
@@ -68,7 +70,7 @@ def mixed_attention(
         return (weights @ v).transpose(1, 2).flatten(2)
 
     run = attend
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not is_transformed():
 
         def run(*piece) -> Tensor:
             return checkpoint(attend, *piece, use_reentrant=False, preserve_rng_state=False)
@@ -131,13 +133,13 @@ def _pieces(q: Tensor) -> tuple[list[slice], list[slice]]:
         return [slice(None)], [slice(None)]
     on_cpu = q.device.type == "cpu"
     elements = CPU_ELEMENTS * torch.get_num_threads() if on_cpu else GPU_ELEMENTS
-    samples = max(1, elements // (heads * length**2))
-    queries = min(length, max(1, elements // (heads * length)))
+    samples = max(1, elements // max(1, heads * length**2))
+    queries = max(1, elements // max(1, heads * length))
     return _slices(batch, samples), _slices(length, queries)
 
 
 def _slices(length: int, step: int) -> list[slice]:
-    return [slice(i, i + step) for i in range(0, length, step)]
+    return [slice(i, min(i + step, length)) for i in range(0, max(length, 1), step)]
 
 
 def _cat(tensors: list[Tensor], dim: int) -> Tensor:

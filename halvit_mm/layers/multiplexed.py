@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from .attention import QKV
+from .checks import check_number, check_parts, check_shape, check_tokens, check_whole
 from .dense import DenseAttention, DenseFFN
+from .mixed_attention import Mixer
 from .relative_position import ImageRelativePosition, WindowRelativePosition
 from .tied import TiedAttention, TiedFFN
 from .window import Size, WindowLayout
@@ -35,16 +37,31 @@ class HeadMixer(nn.Module):
 
     def __init__(self, num_heads: int, *, bias: bool = False) -> None:
         super().__init__()
+        check_whole(num_heads=num_heads)
         self.weight = nn.Parameter(torch.empty(num_heads, num_heads))
         self.bias = nn.Parameter(torch.zeros(num_heads)) if bias else None
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, h, N, M) → (B, h, N, M)."""
-        # Not `weight @ maps`: for a trained weight it lays all maps out anew, heads last.
-        weight = self.weight.expand(maps.shape[0], -1, -1)
-        mixed = torch.bmm(weight, maps.flatten(2)).unflatten(2, maps.shape[2:])
-        return mixed if self.bias is None else mixed + self.bias[:, None, None]
+        return self.bound()(maps)
+
+    def bound(self) -> Mixer:
+        """The mixer with its parameters of now.
+
+        What is computed again in the backward pass needs those of the forward pass, which
+        ``torch.func.functional_call`` takes back from the module in between.
+        """
+        own_weight, bias = self.weight, self.bias
+
+        def mix(maps: Tensor) -> Tensor:
+            check_shape(maps, None, len(own_weight), None, None, what="maps")
+            # Not `weight @ maps`: for a trained weight it lays all maps out anew, heads last.
+            weight = own_weight.expand(maps.shape[0], -1, -1)
+            mixed = torch.bmm(weight, maps.flatten(2)).unflatten(2, maps.shape[2:])
+            return mixed if bias is None else mixed + bias[:, None, None]
+
+        return mix
 
     def extra_repr(self) -> str:
         return f"num_heads={len(self.weight)}, bias={self.bias is not None}"
@@ -62,11 +79,15 @@ class LocalConv(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int = 7) -> None:
         super().__init__()
+        check_whole(dim=dim, kernel_size=kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} is even: choose an odd number")
         self.norm = nn.LayerNorm(dim)
         self.conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
         """Tokens (B, H · W, dim) → (B, H · W, dim)."""
+        check_tokens(x, self.conv.in_channels, size)
         x = self.norm(x)
         maps = x.transpose(1, 2).unflatten(2, size)
         return x + self.conv(maps).flatten(2).transpose(1, 2)
@@ -100,7 +121,8 @@ class MultiplexedBlock(nn.Module):
         init_std: Standard deviation of the initial weights of attention and feed-forward.
 
     Raises:
-        ValueError: ``dim`` is not a multiple of ``num_heads``.
+        ValueError: An option is wrong; in :meth:`forward`, the tokens are not those of the map, or
+            there is no such step.
     """
 
     def __init__(
@@ -119,6 +141,16 @@ class MultiplexedBlock(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
+        check_whole(dim=dim, hidden_dim=hidden_dim, steps=steps)
+        check_parts(("attn", "ffn"), tied=tied)
+        check_parts(
+            ("norm", "mix_logits", "mix_weights", "rel_pos", "local"), transforms=transforms
+        )
+        drop_path = [0.0] * steps if drop_path is None else drop_path
+        if not isinstance(drop_path, (tuple, list)) or len(drop_path) != steps:
+            raise ValueError(f"drop_path={drop_path} needs one rate for each of {steps} steps")
+        for rate in drop_path:
+            check_number(least=0, most=1, drop_path=rate)
         attention = TiedAttention if "attn" in tied else DenseAttention
         feed_forward = TiedFFN if "ffn" in tied else DenseFFN
         self.steps = steps
@@ -141,8 +173,7 @@ class MultiplexedBlock(nn.Module):
         self.norm2 = each_step(norm, "norm") or nn.ModuleList([norm()])
         self.ffn = feed_forward(dim, hidden_dim, init_std=init_std)
         self.drop_path = nn.ModuleList(
-            StochasticDepth(rate, mode="row") if rate else nn.Identity()
-            for rate in (drop_path or [0.0] * steps)
+            StochasticDepth(rate, mode="row") if rate else nn.Identity() for rate in drop_path
         )
 
     def forward(self, x: Tensor, layout: WindowLayout, step: int) -> Tensor:
@@ -185,11 +216,24 @@ class MultiplexedBlock(nn.Module):
 
     def last_step(self, name: str) -> int:
         """The last step that uses one of the block's parameters, given by its name in the block."""
+        own = self._own_step(name)
+        return self.steps - 1 if own is None else own
+
+    def first_step(self, name: str) -> int:
+        """The first step that uses one of the block's parameters, given likewise."""
+        return self._own_step(name) or 0
+
+    def _own_step(self, name: str) -> int | None:
+        """The only step that uses a parameter; None if all do."""
         part, index, *_ = name.split(".")
         of_steps = index.isdigit() and len(getattr(self, part)) == self.steps
-        return int(index) if of_steps else self.steps - 1
+        return int(index) if of_steps else None
 
     def _attend(self, x: Tensor, layout: WindowLayout, step: int) -> tuple[Tensor, QKV]:
+        if not 0 <= step < self.steps:
+            raise ValueError(f"step={step} is unknown: the block has steps 0 to {self.steps - 1}")
+        plain = layout.is_whole and self.rel_pos is None and self.local is None
+        check_tokens(x, self.attn.dim, layout.size, class_token=plain)
         attended, qkv = self.attn(
             _of(self.norm1, step)(x),
             # Padding after the projection adds 0, whatever weight a mixer's bias gives it.
@@ -202,11 +246,15 @@ class MultiplexedBlock(nn.Module):
     def _between(self, layout: WindowLayout, step: int, images: Tensor) -> dict[str, Any]:
         """What stands between queries and weights; of ``images``, B and the device count."""
         rel_pos = _of(self.rel_pos, step)
+        mixers = [
+            None if mixer is None else mixer[step].bound()
+            for mixer in (self.mix_logits, self.mix_weights)
+        ]
         return dict(
             mask=layout.mask(images),
             rel_pos=partial(rel_pos.for_queries, layout.window) if rel_pos else None,
-            mix_logits=_of(self.mix_logits, step),
-            mix_weights=_of(self.mix_weights, step),
+            mix_logits=mixers[0],
+            mix_weights=mixers[1],
         )
 
     def _feed_forward(self, x: Tensor, size: Size, step: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .checks import check_shape, check_sides
 from .sizes import Size, surely_equal
 
 
@@ -19,7 +20,12 @@ def resize_position_embedding(pos: Tensor, source: Size, target: Size) -> Tensor
 
     Returns:
         (1, target height · target width, C) in the dtype of ``pos``.
+
+    Raises:
+        ValueError: ``pos`` has other dimensions, or a side is less than 1.
     """
+    check_sides(source=source, target=target)
+    check_shape(pos, None, source[0] * source[1], None, what="a position embedding")
     if surely_equal(source, target):
         return pos
     grid = pos.unflatten(1, source).permute(0, 3, 1, 2)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checks import check_shape, check_sides, check_whole
+from .linear import check_width, runs_as_written
 from .position import resize_position_embedding
 from .sizes import Size, surely_equal
 
@@ -38,7 +40,13 @@ class RelativePosition(nn.Module):
         raise NotImplementedError
 
     def forward(self, q: Tensor, size: Size) -> Tensor:
-        """All queries (B, heads, N, head_dim) → logits that broadcast to (B, heads, N, N)."""
+        """All queries (B, heads, N, head_dim) → logits that broadcast to (B, heads, N, N).
+
+        Raises:
+            ValueError: The queries are not those of a map of ``size``.
+        """
+        check_sides(size=size)
+        check_shape(q, None, None, size[0] * size[1], None, what="queries")
         return self.for_queries(size, slice(None))(q)
 
 
@@ -60,17 +68,25 @@ class ImageRelativePosition(RelativePosition):
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
+        check_whole(head_dim=head_dim)
         self.table = nn.Parameter(torch.zeros(head_dim, _BUCKETS**2))
 
     def for_queries(self, size: Size, queries: slice) -> Logits:
         rows, columns = (_buckets(length, self.table.device) for length in size)
         index = _pairs(_BUCKETS * rows, columns, queries)
+        table = self.table  # that of now, as the backward pass may compute the logits again
 
         def logits(q: Tensor) -> Tensor:
-            by_bucket = q * q.shape[-1] ** -0.5 @ self.table  # (B, heads, n, 49)
+            _check_queries(q, table.shape[0])
+            by_bucket = q * q.shape[-1] ** -0.5 @ table  # (B, heads, n, 49)
             return by_bucket.gather(-1, index.expand(*q.shape[:2], -1, -1))
 
         return logits
+
+
+def _check_queries(q: Tensor, head_dim: int) -> None:
+    if runs_as_written():
+        check_width(q, head_dim)
 
 
 def _buckets(length: int, device: torch.device) -> Tensor:
@@ -96,12 +112,17 @@ class WindowRelativePosition(RelativePosition):
 
     def __init__(self, window: Size, num_heads: int) -> None:
         super().__init__()
+        check_sides(window=window)
+        check_whole(num_heads=num_heads)
         self.window = window
         self.grid = (2 * window[0] - 1, 2 * window[1] - 1)
         self.table = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], num_heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def for_queries(self, size: Size, queries: slice) -> Logits:
+        if runs_as_written() and (size[0] > self.window[0] or size[1] > self.window[1]):
+            # Some offsets would be read from the other end of the table.
+            raise ValueError(f"a map of {tuple(size)} is larger than the window {self.window}")
         rows, columns = (
             _distances(length, self.table.device) + largest - 1
             for length, largest in zip(size, self.window, strict=True)
@@ -155,6 +176,8 @@ class DecomposedRelativePosition(RelativePosition):
 
     def __init__(self, size: Size, head_dim: int) -> None:
         super().__init__()
+        check_sides(size=size)
+        check_whole(head_dim=head_dim)
         self.table_h = nn.Parameter(torch.zeros(2 * size[0] - 1, head_dim))
         self.table_w = nn.Parameter(torch.zeros(2 * size[1] - 1, head_dim))
 
@@ -171,6 +194,7 @@ class DecomposedRelativePosition(RelativePosition):
         columns = (_distances(width, query.device) + width - 1)[column]
 
         def logits(q: Tensor) -> Tensor:
+            _check_queries(q, table_h.shape[1])
             rel_h = (q @ table_h.t()).gather(-1, rows.expand(*q.shape[:2], -1, -1))
             rel_w = (q @ table_w.t()).gather(-1, columns.expand(*q.shape[:2], -1, -1))
             # (B, heads, n, H keys, 1) + (B, heads, n, 1, W keys)

@@ -7,6 +7,7 @@ is one now; scales and a few directions of its own let the second use keep some 
 import torch
 from torch import Tensor, nn
 
+from .checks import check_flags, is_whole
 from .linear import linear
 
 
@@ -46,9 +47,10 @@ def make_second_use(rows: int, cols: int, *, scale: bool, rank: int) -> SecondUs
     """The corrections that are asked for; None where there are none.
 
     Raises:
-        ValueError: The rank is negative, or as large as that of W.
+        ValueError: The rank is no number, negative, or as large as that of W.
     """
-    if not 0 <= rank < min(rows, cols):
+    check_flags(second_scale=scale)
+    if not is_whole(rank) or not 0 <= rank < min(rows, cols):
         raise ValueError(
             f"second_rank={rank} is not between 0 and {min(rows, cols) - 1}, one less than the "
             "weight's own rank"

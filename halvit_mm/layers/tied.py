@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import MultiHeadAttention
-from .linear import autocast, is_exporting, linear, rows, runs_as_written
+from .checks import check_number, check_whole
+from .linear import autocast, check_width, is_exporting, linear, rows, runs_as_written
 from .second_use import SecondUse, make_second_use
 
 
@@ -30,12 +31,15 @@ class SignedGELU(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        check_whole(channels=channels)
         signs = torch.ones(channels)
         signs[1::2] = -1
         self.register_buffer("signs", signs, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, channels) → (…, channels)."""
+        if runs_as_written():
+            check_width(x, len(self.signs))  # a single channel would be multiplied to all
         return F.gelu(x) * self.signs.to(x.dtype)
 
 
@@ -54,7 +58,9 @@ class TiedFFN(nn.Module):
     those of ``second`` (:class:`SecondUse`) if it is asked for.
 
     Raises:
-        ValueError: ``second_rank`` is negative or too large.
+        ValueError: A width or ``init_std`` is not above 0, or ``second_rank`` is negative or too
+            large; in :meth:`forward`, the input's width is not ``dim``.
+        TypeError: In :meth:`forward`, the input is of another type than the weight.
     """
 
     def __init__(
@@ -68,6 +74,8 @@ class TiedFFN(nn.Module):
         second_rank: int = 0,
     ) -> None:
         super().__init__()
+        check_whole(dim=dim, hidden_dim=hidden_dim)
+        check_number(above=0, init_std=init_std)
         self.init_std = init_std
         self.weight = nn.Parameter(torch.empty(hidden_dim, dim))
         self.bias_in = nn.Parameter(torch.empty(hidden_dim))
@@ -197,6 +205,7 @@ class TiedAttention(MultiHeadAttention):
         second_rank: int = 0,
     ) -> None:
         super().__init__(dim, num_heads)
+        check_number(above=0, init_std=init_std)
         self.init_std = init_std
         self.weight = nn.Parameter(torch.empty(2 * dim, dim))
         self.bias_qkv = nn.Parameter(torch.empty(3 * dim))

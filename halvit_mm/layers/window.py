@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .checks import check_shape, check_sides, check_tokens
 from .sizes import Size, fit, grid_size, pad_to_grid, surely_equal
 
 
@@ -15,7 +16,12 @@ def window_partition(x: Tensor, window: Size) -> Tensor:
 
     Returns:
         Tokens (B · ⌈H/h⌉ · ⌈W/w⌉, h · w, C), the windows of one image in row-major order.
+
+    Raises:
+        ValueError: ``x`` has other dimensions, or a side is less than 1.
     """
+    check_shape(x, None, None, None, None, what="a token map")
+    check_sides(window=window, size=x.shape[1:3])
     (batch, height, width, channels), (h, w) = x.shape, window
     rows, columns = grid_size((height, width), window)
     x = pad_to_grid(x, window, channels_last=True)
@@ -25,6 +31,8 @@ def window_partition(x: Tensor, window: Size) -> Tensor:
 
 def window_merge(windows: Tensor, window: Size, size: Size) -> Tensor:
     """Inverse of :func:`window_partition`: (B · nW, h · w, C) → map (B, H, W, C) of ``size``."""
+    check_sides(window=window, size=size)
+    check_shape(windows, None, window[0] * window[1], None, what="windows")
     (rows, columns), (h, w) = grid_size(size, window), window
     batch, channels = windows.shape[0] // (rows * columns), windows.shape[-1]
     x = windows.reshape(batch, rows, columns, h, w, channels).transpose(2, 3)
@@ -57,6 +65,9 @@ class WindowLayout:
         regions: Shift by which tokens are told apart that are neighbours only since the map was
             shifted; they do not attend to each other. Default: ``shift``. Another value makes sense
             only where weights have been trained so (see :class:`~halvit_mm.backbones.MiniSwin`).
+
+    Raises:
+        ValueError: A side is less than 1, or a shift negative.
     """
 
     def __init__(
@@ -67,6 +78,8 @@ class WindowLayout:
         shift: Size = (0, 0),
         regions: Size | None = None,
     ) -> None:
+        check_sides(size=size, window=window or size)
+        check_sides(least=0, shift=shift, regions=regions or shift)
         self.size = size
         self.window = tuple(
             w if w < side else side  # not `min`, of which a compiler would make a third size
@@ -88,6 +101,7 @@ class WindowLayout:
         """Tokens (B, H · W, C) → windows (B · nW, h · w, C), row-major within an image."""
         if self.is_whole:
             return x
+        check_tokens(x, x.shape[-1], self.size)
         return self._cut(x.unflatten(1, self.size))
 
     def merge(self, windows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers import LayerNorm2d
+from ..layers.checks import check_flags, check_maps, check_whole
 
 
 @MODELS.register_module()
@@ -46,8 +47,17 @@ class SimpleFeaturePyramid(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_whole(in_channels=in_channels, out_channels=out_channels)
+        check_whole(patch_stride=patch_stride)
+        check_flags(extra_convs=extra_convs)
+        if not isinstance(strides, (tuple, list)) or not strides:
+            raise ValueError(f"strides={strides!r} must be a list of one stride or more")
+        for stride in strides:
+            check_whole(strides=stride)
+        check_whole(num_outs=num_outs)
         if num_outs < len(strides):
             raise ValueError(f"num_outs={num_outs} is less than the {len(strides)} strides")
+        self.in_channels = in_channels
         self.levels = nn.ModuleList(
             nn.Sequential(*_rescale(in_channels, patch_stride, stride, out_channels))
             for stride in strides
@@ -62,8 +72,16 @@ class SimpleFeaturePyramid(BaseModule):
         """The backbone's maps, of which the last (B, in_channels, H, W) is used, → the pyramid.
 
         Returns:
-            ``num_outs`` maps (B, out_channels, ·, ·), finest first.
+            ``num_outs`` maps (B, out_channels, ·, ·), finest first if ``strides`` are.
+
+        Raises:
+            TypeError: There is no such tuple of tensors, or they are of another type than the
+                weights.
+            ValueError: The map has other dimensions or channels, or no pixel.
         """
+        if not isinstance(inputs, (tuple, list)) or not inputs:
+            raise TypeError(f"the pyramid takes a tuple of maps, not {type(inputs).__name__}")
+        check_maps(inputs[-1], self.in_channels, self.levels[0][-4].weight)
         outs = [level(inputs[-1]) for level in self.levels]
         if outs[0].device.type == "cpu":
             # The norms leave channels last in memory. RoIAlign and 1×1 convolutions on one thread
@@ -81,6 +99,11 @@ def _rescale(dim: int, source: int, target: int, out_channels: int) -> list[nn.M
     octaves = math.log2(source / target)
     if not octaves.is_integer():
         raise ValueError(f"stride {target} is not a power of two apart from patch_stride={source}")
+    if dim < 2**octaves:
+        raise ValueError(
+            f"in_channels={dim} are too few for stride {target}: each doubling of a map's sides "
+            "halves its channels"
+        )
     layers: list[nn.Module] = []
     for i in range(int(octaves)):
         if i:

@@ -11,6 +11,7 @@ import numpy as np
 from ..inference.results import Detections, Predictor, Result
 
 _KEPT_BYTES = 256 * 2**20
+_MOST_KEPT = 256  # the smallest pictures, too, take some room beside their pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,9 @@ class Looks:
             (result,) = self._predictors[model].predict([image])
             look = Look(image, result, time.perf_counter() - start)
             self._kept[model, key] = look
-            while sum(kept.bytes for kept in self._kept.values()) > self._kept_bytes:
+            while (
+                len(self._kept) > _MOST_KEPT
+                or sum(kept.bytes for kept in self._kept.values()) > self._kept_bytes
+            ):
                 self._kept.popitem(last=False)
             return look

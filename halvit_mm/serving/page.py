@@ -11,7 +11,6 @@ from .uploads import Example, Limits
 
 _THRESHOLD = 0.5
 _QUEUE = 32  # requests that wait at most; the page tells the next ones to come back later
-_SWEEP = (600, 3600)  # seconds: how often pictures are deleted, and from which age on
 
 #: One model runs at a time; of several requests of one kind by one visitor, the last counts.
 #: Pictures stay files: Gradio would decode them itself, and log a traceback for what is no image.
@@ -22,7 +21,7 @@ _FILES = dict(preprocess=False)
 _INTRODUCTION = """# Half of the weights, at work
 
 Give a picture to a model, see what it finds, and how few weights it stores for that. Pictures go to
-the machine that serves this page and no further, and are deleted within an hour or two.
+the machine that serves this page and no further, and are deleted after {minutes:g} minutes.
 """
 
 # Empty elements would leave gaps; Gradio frames tables, and makes galleries taller than they need.
@@ -64,8 +63,8 @@ def build_page(
     answers = Answers(models, examples, limits)
     first = models[0]
 
-    with gr.Blocks(title="halvit_mm", analytics_enabled=False, delete_cache=_SWEEP) as page:
-        gr.Markdown(_INTRODUCTION)
+    with gr.Blocks(title="halvit_mm", analytics_enabled=False) as page:
+        gr.Markdown(_INTRODUCTION.format(minutes=limits.keep_minutes))
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
                 image = gr.Image(

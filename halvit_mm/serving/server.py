@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +13,15 @@ from pathlib import Path
 from ..errors import UserError
 from .models import ModelSource, ServedModel, open_models
 from .offline import is_loopback, stay_offline
+from .room import keep_room
 from .uploads import Example, Limits, find_examples
 
 #: How long a stop waits for visitors' connections, in seconds.
 _GRACE = 2
+#: How many requests, and how many visitors, Gradio remembers; by default 10,000 of each.
+_REMEMBERED = 256
+#: How often the folder of pictures is looked after, in seconds.
+_SWEEP = 10
 
 
 def serve(
@@ -63,6 +68,7 @@ def serve(
         # Gradio serves what lies in these two folders, by default those of other programs as well.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(folder, "examples"))
+        os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(_REMEMBERED)
         models = open_models(sources, device=device, tell=lambda text: print(text, flush=True))
         stay_offline()
         _run(listener, host, models, pictures, limits, uploads=Path(folder))
@@ -87,6 +93,7 @@ def _run(
 
     app = fastapi.FastAPI(openapi_url=None)
     page = build_page(models, pictures, limits)
+    page.state_session_capacity = _REMEMBERED
     page.has_launched = True  # only then does Gradio itself look at the files that requests name
     gradio.mount_gradio_app(
         app,
@@ -111,7 +118,19 @@ def _run(
     address, port = listener.getsockname()[:2]
     name = f"[{address}]" if ":" in address else address
     print(f"open http://{name}:{port}/ in a browser; Ctrl-C stops", flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
+
+    def forget(gone: Collection[str]) -> None:
+        for known in page.temp_file_sets:  # Gradio would remember their names
+            known.difference_update(gone)
+
+    with keep_room(
+        uploads,
+        age=60 * limits.keep_minutes,
+        most_bytes=int(limits.keep_megabytes * 2**20),
+        seconds=_SWEEP,
+        forget=forget,
+    ):
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,15 +16,19 @@ _THUMBNAIL_SIDE = 160  # pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What visitors may send.
+    """What visitors may send, and what is kept of it.
 
     Attributes:
         megabytes: Size of a file.
         side: Longest side in pixels that models and browsers get; what is larger is scaled down.
+        keep_minutes: Age from which on pictures are deleted.
+        keep_megabytes: Size of all pictures; where it is more, the oldest go before their time.
     """
 
     megabytes: float = 20
     side: int = 1600
+    keep_minutes: float = 60
+    keep_megabytes: float = 1024
 
 
 def open_picture(file: Path, *, name: str, limits: Limits) -> np.ndarray:

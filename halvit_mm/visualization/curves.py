@@ -72,17 +72,23 @@ Axis = Literal["epochs", "iterations", "hours"]
 
 
 def plot(
-    runs: Sequence[Run], out: str | Path, *, x: Axis | None = None, by_seed: bool = False
+    runs: Sequence[Run],
+    out: str | Path,
+    *,
+    x: Axis | None = None,
+    by_seed: bool = False,
+    panels: Sequence[Panel] = PANELS,
 ) -> None:
     """Draws the curves of one or several runs into one PNG, 1500 pixels wide.
 
-    Each of :data:`PANELS` appears where at least one run has its data.
+    Each of ``panels`` appears where at least one run has its data.
 
     Args:
         runs: The runs.
         out: PNG to write.
         x: What the x axis counts; by default epochs if all runs do, and iterations otherwise.
         by_seed: Runs that differ only in their seed have one colour and one name.
+        panels: The diagrams.
 
     Raises:
         UserError: ``out`` cannot be written, or a run does not tell what ``x`` counts.
@@ -96,7 +102,7 @@ def plot(
 
         panels = [
             panel
-            for panel in PANELS
+            for panel in panels
             if any(run.find(*keys) for run in runs for keys in panel.curves.values())
         ]
         groups = _group(runs, by_seed)

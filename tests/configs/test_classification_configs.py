@@ -45,6 +45,10 @@ PARAMS |= {
     "imagenet/dense_vit_tiny_imagenet": (21_665_664, 22_050_664),
     "imagenet/dense_vit_medium_imagenet": (85_798_656, 86_567_656),
 }
+PARAMS |= {
+    f"imagenet/halvit_large_{divided}_imagenet": PARAMS["imagenet/halvit_large_imagenet"]
+    for divided in ("fsdp", "deepspeed")
+}
 #: HaLViTs for small images and their controls. A HaLViT's block has 6·dim² + 13·dim parameters, a
 #: dense one 12·dim² + 13·dim.
 PARAMS |= {
@@ -149,6 +153,23 @@ def test_every_config_is_known():
         for path in (ROOT / "configs" / folder).glob("*.py")
     }
     assert found == set(PARAMS) | RECOVERY
+
+
+@pytest.mark.parametrize(
+    ("divided", "strategy"),
+    [("fsdp", "SharedWeightFSDPStrategy"), ("deepspeed", "DeepSpeedStrategy")],
+)
+def test_divided_trainings_differ_in_the_strategy_and_in_averages(divided, strategy):
+    """Averages need whole weights."""
+    cfg, whole = (
+        load(f"imagenet/halvit_large_{divided}_imagenet"),
+        load("imagenet/halvit_large_imagenet"),
+    )
+    assert (cfg.pop("runner_type"), cfg.pop("strategy").type) == ("FlexibleRunner", strategy)
+    assert [hook for hook in whole.custom_hooks if hook.type != "EMAHook"] == cfg.custom_hooks
+    assert len(whole.custom_hooks) == len(cfg.custom_hooks) + 1
+    cfg.custom_hooks = whole.custom_hooks
+    assert cfg.to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize("half", [name for name in PARAMS if "half" in name])

@@ -15,6 +15,7 @@ from torch import nn
 from halvit_mm.deploy import export_programs
 from halvit_mm.deploy.export_programs import check_single, export_program
 from halvit_mm.deploy.operators import outside_core, strip, to_core
+from halvit_mm.deploy.program_files import check_program, check_script
 from halvit_mm.deploy.program_runtime import ProgramModel
 from halvit_mm.deploy.programs import exportable, trace
 from halvit_mm.deploy.sizes import weight_bytes
@@ -90,6 +91,7 @@ def test_each_weight_of_every_backbone_is_in_the_file_once(tmp_path: Path, name:
     if form == "script":
         path = tmp_path / "a.pt"
         export_programs._save_script(module, (SIDE, SIDE), path, {"halvit_mm": "x"})
+        check_script(path)
         reloaded = torch.jit.load(path)
         weights = sum(size for file, size in blobs(path).items() if "/data/" in file)
         constants = sum(size for file, size in blobs(path).items() if "/constants/" in file)
@@ -98,6 +100,7 @@ def test_each_weight_of_every_backbone_is_in_the_file_once(tmp_path: Path, name:
         program = trace(module, (SIDE, SIDE), any_size=False, any_batch=True)
         program = to_core(program) if form == "core" else program
         export_programs._save_program(program, path, {"halvit_mm": "x"})
+        check_program(path)
         program = torch.export.load(path)
         reloaded = program.module()
         weights = sum(size for file, size in blobs(path).items() if "/data/weights/weight_" in file)

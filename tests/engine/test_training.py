@@ -3,7 +3,9 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel, ExponentialMovingAverage
 from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -11,8 +13,10 @@ from torch import nn
 from halvit_mm.engine import mixed_precision, training
 from halvit_mm.engine.mixed_precision import set_mixed_precision
 from halvit_mm.engine.training import (
+    average_after_updates,
     scale_learning_rate,
     set_accumulation,
+    set_checkpoint_hooks,
     set_checkpoint_interval,
 )
 from halvit_mm.errors import UserError
@@ -53,15 +57,53 @@ def test_checkpoints_by_epochs_stay():
     assert never.default_hooks.checkpoint.interval == -1
 
 
-def test_averages_move_once_an_update():
-    given, chosen = dict(type="EMAHook"), dict(type="mmpretrain.EMAHook", interval=3)
-    cfg = config(4, {}, given, chosen)
-    (note,) = set_accumulation(cfg)
-    assert note == "accumulative_counts=4: the moving average moves once in 4 batches"
-    assert [hook.interval for hook in cfg.custom_hooks] == [4, 3]
-    alone = config(1, {}, given)
-    assert set_accumulation(alone) == []
-    assert "interval" not in alone.custom_hooks[0]
+@pytest.mark.parametrize(
+    ("counts", "hook", "moves"),
+    [
+        (1, {}, [0, 1, 2, 3, 4, 5, 6]),
+        (2, {}, [0, 1, 3, 5, 6]),
+        (3, {}, [0, 2, 5, 6]),
+        (3, dict(interval=1), [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_averages_move_with_each_update(tmp_path, counts, hook, moves):
+    """With the last one too, which comes early where batches are left over."""
+    moved = []
+
+    class Average(ExponentialMovingAverage):
+        def update_parameters(self, model: nn.Module) -> None:
+            moved.append(runner.iter)
+            super().update_parameters(model)
+
+    class Model(BaseModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, inputs: torch.Tensor, mode: str) -> dict:
+            return dict(loss=(self.weight * inputs.float()).sum())
+
+    cfg = dict(
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=[dict(inputs=torch.ones(1))] * 7,
+            batch_size=1,
+            sampler=dict(type="DefaultSampler", shuffle=False),
+            collate_fn=dict(type="default_collate"),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=1.0), accumulative_counts=counts),
+    )
+    ema = EMAHook(ema_type=Average, momentum=0.5, **hook)
+    runner = Runner(
+        Model(), custom_hooks=[ema], experiment_name=tmp_path.name, cfg=Config(cfg), **cfg
+    )
+    average_after_updates(runner)
+    runner.train()
+    assert moved == moves
+    if counts == 3 and not hook:
+        # Weights 1, after updates 0, -1 and -2; the average starts from 1.
+        assert ema.ema_model.module.weight.item() == ((1 + 0) / 2 - 1) / 2 / 2 - 2 / 2
 
 
 def test_the_interval_of_an_option_replaces_the_configs():
@@ -73,6 +115,18 @@ def test_the_interval_of_an_option_replaces_the_configs():
     ]
     with pytest.raises(UserError, match="--checkpoint-interval 0: give a number of iterations"):
         set_checkpoint_interval(cfg, 0)
+
+
+def test_every_checkpoint_hook_is_the_safe_one():
+    cfg = config(1, dict(interval=3), dict(type="mmengine.CheckpointHook", by_epoch=False))
+    set_checkpoint_hooks(cfg)
+    assert cfg.default_hooks.checkpoint == dict(type="SafeCheckpointHook", interval=3)
+    assert cfg.custom_hooks == [dict(type="SafeCheckpointHook", by_epoch=False)]
+    unset, none = Config(dict()), Config(dict(default_hooks=dict(checkpoint=None)))
+    set_checkpoint_hooks(unset)
+    set_checkpoint_hooks(none)
+    assert unset.default_hooks == dict(checkpoint=dict(type="SafeCheckpointHook"))
+    assert none.default_hooks == dict(checkpoint=None)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """The scripts for Slurm, by an ``srun`` that starts the tasks on this machine."""
 
 import os
+import time
 
 import pytest
 from processes import free_port, run
 from tiny_runs import classifier_config, make_folders
 
 # Notes its options, and starts as many tasks as it is told, with what Slurm tells each of them.
+# As Slurm's own, it ends all tasks when one fails only if it is told so.
 SRUN = """#!/usr/bin/env bash
 while [[ $1 == --* ]]; do
     echo "$1" >> srun_options
     [[ $1 == --ntasks=* ]] && ntasks=${1#*=}
+    [[ $1 == --kill-on-bad-exit=1 ]] && kill_all=yes
     shift
 done
 export SLURM_NTASKS=$ntasks SLURM_NNODES=1 SLURM_NODELIST=localhost
@@ -20,7 +23,9 @@ for ((i = 0; i < ntasks; i++)); do
     tasks+=($!)
 done
 status=0
-for task in "${tasks[@]}"; do wait "$task" || status=$?; done
+for task in "${tasks[@]}"; do
+    wait -n || { status=$?; [[ $kill_all ]] && kill -KILL "${tasks[@]}" 2> /dev/null; }
+done
 exit $status
 """
 
@@ -84,3 +89,15 @@ def test_scripts_say_how_they_are_used(tmp_path, root, script, needed):
     status, _, errors = run(command, tmp_path)
     assert status == 2
     assert errors.startswith("usage: ")
+
+
+def test_a_task_that_fails_ends_the_job(tmp_path, root, path):
+    """The others would wait for it until the time limit of their communication or of the job."""
+    task = tmp_path / "task"
+    task.write_text("#!/usr/bin/env bash\n[[ $SLURM_PROCID == 0 ]] && exec sleep 300\nexit 3\n")
+    task.chmod(0o755)
+    command = ["bash", root / "tools/slurm_train.sh", "cpu", "tiny", "config.py"]
+    started = time.monotonic()
+    status, _, _ = run(command, tmp_path, PATH=path, GPUS="2", GRES="", PYTHON=str(task))
+    assert status != 0
+    assert time.monotonic() - started < 60
