@@ -1,7 +1,5 @@
 """Strategies of hypothesis for tensors that are laid out oddly, empty, or wrong."""
 
-import pickle
-
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -60,8 +58,3 @@ def refused(call, *words: str) -> str:
     missing = [word for word in words if word not in sentence]
     assert not missing, f"{missing} not in: {sentence}"
     return sentence
-
-
-def same(a, b) -> bool:
-    """Whether two values are the same, types included."""
-    return pickle.dumps(a) == pickle.dumps(b)

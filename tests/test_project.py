@@ -65,3 +65,20 @@ def test_readme_commands_exist(root):
 
 def test_version_is_in_the_changelog(root):
     assert f"## {halvit_mm.__version__}" in (root / "CHANGELOG.md").read_text()
+
+
+def test_rules_for_data_are_in_the_docs(root):
+    from halvit_mm.datasets.coco_rules import RULES
+
+    page = (root / "docs" / "reliability.md").read_text()
+    for kind, rule in RULES.items():
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {kind}: "))
+        assert rule.fault in line and rule.treatment in line
+        assert ("refused" in line.split("|")[2]) is (rule.refused != "never")
+
+
+def test_tests_that_docs_name_exist(root):
+    import re
+
+    for name in re.findall(r"`((?:tests/)[\w/]+\.py)", (root / "docs/reliability.md").read_text()):
+        assert (root / name).is_file(), name

@@ -56,6 +56,9 @@ def main() -> None:
             help=f"a new folder; default: work_dirs/soak_{name}",
         )  # fmt: skip
         command.set_defaults(soak=soak)
+    commands.choices["predict"].add_argument(
+        "--interval", type=float, default=2, metavar="SECONDS", help="between samples; default: 2"
+    )
     commands.choices["page"].add_argument(
         "--minutes", type=float, default=float("inf"), help="end earlier, after so long"
     )
@@ -101,6 +104,7 @@ def _predict(args: argparse.Namespace) -> dict[str, Any]:
         args.pictures,
         args.work_dir,
         images=args.images,
+        interval=args.interval,
         warm_up=args.warm_up,
     )
 

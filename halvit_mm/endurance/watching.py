@@ -91,10 +91,15 @@ def trends(
     """How each of :data:`QUANTITIES` grows with ``x``, from ``warm_up`` of it on.
 
     Raises:
-        ValueError: Fewer than three samples are left.
+        UserError: Fewer than three places are left.
     """
     warm = [sample for sample in samples if x(sample) >= warm_up]
     places = [x(sample) for sample in warm]
+    if len(set(places)) < 3:
+        raise UserError(
+            f"{len(set(places))} of {len(samples)} looks at the process are past the warm-up, too "
+            "few for a trend: let it run longer, look more often or shorten the warm-up"
+        )
     return {name: trend(places, [read(s) for s in warm]) for name, read in QUANTITIES.items()}
 
 

@@ -54,7 +54,8 @@ def set_strategy(cfg: Config, launcher: str) -> None:
         return
     if name == _DEEPSPEED and find_spec("deepspeed") is None:
         raise UserError(
-            f"strategy.type={name} needs DeepSpeed, which is not installed: pip install deepspeed"
+            f"strategy.type={name} needs DeepSpeed, which is not installed: install a release that "
+            "mmengine can import (0.19 is too new for it), or take configs/_base_/fsdp.py"
         )
     if launcher == "none":
         raise UserError(

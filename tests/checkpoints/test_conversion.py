@@ -496,7 +496,7 @@ def test_command_takes_stages_and_prints_options_as_tools_read_them(
     with torch.device("meta"):
         weights = resnet50().state_dict()
     torch.save(
-        {k: torch.empty(v.shape, dtype=v.dtype) for k, v in weights.items()}, tmp_path / "d.pth"
+        {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in weights.items()}, tmp_path / "d.pth"
     )
     source, target = str(tmp_path / "d.pth"), str(tmp_path / "out.pth")
     numbers = [str(stage) for stage in tied_stages]

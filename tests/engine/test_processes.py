@@ -136,7 +136,7 @@ DEEPSPEED = dict(runner_type="FlexibleRunner", strategy=dict(type="DeepSpeedStra
         (SHARDED, "none", "divides a training among processes, and there is one: start several"),
         (dict(SHARDED, runner_type=None), "pytorch", 'needs runner_type="FlexibleRunner"'),
         (SHARDED | AVERAGED, "pytorch", "EMAHook averages whole weights"),
-        (DEEPSPEED, "pytorch", "DeepSpeed, which is not installed: pip install deepspeed"),
+        (DEEPSPEED, "pytorch", "DeepSpeed, which is not installed: install a release that"),
     ],
 )
 def test_strategies_that_cannot_work(monkeypatch, options, launcher, reason):

@@ -235,6 +235,7 @@ def test_gradients_may_come_laid_out_oddly(name, grad):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:.*is not a double precision:UserWarning")
 def test_linear_by_onednn_has_the_derivatives_of_its_formula(monkeypatch):
     """oneDNN knows no double precision: the backward pass is checked, and numbers in single."""
     monkeypatch.setattr("halvit_mm.layers.linear._LEAST_PRODUCTS", 1)

@@ -14,7 +14,7 @@ def steps(monkeypatch) -> list[str]:
     """What is done, in order, instead of doing it; the process stays as it is."""
     steps = []
     monkeypatch.setattr(server.signal, "signal", lambda *arguments: None)
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE", "GRADIO_ANALYTICS_MAX_EVENTS"):
         monkeypatch.setenv(name, "")
     for name in ("find_examples", "open_models", "stay_offline", "_run"):
         monkeypatch.setattr(server, name, lambda *a, name=name, **k: steps.append(name) or ([], []))

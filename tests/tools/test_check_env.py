@@ -72,7 +72,9 @@ def test_everything_works_here(root: Path):
 def test_old_torch_is_no_reader_of_strangers_files(root: Path, tmp_path: Path):
     """A torch that says it is older; without mmcv no detector is tried, which takes longest."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, torch.version\nsys.modules['mmcv'] = None\ntorch.version.__version__ = torch.__version__ = '2.9.1'\n"
+        "import sys, torch.version\n"
+        "sys.modules['mmcv'] = None\n"
+        "torch.version.__version__ = torch.__version__ = '2.9.1'\n"
     )
     _, lines = check_env(root, path=tmp_path)
     assert any("open files you trust only" in line for line in lines)
