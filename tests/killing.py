@@ -1,6 +1,5 @@
 """Trainings that are killed again and again, each time at a random moment, and resumed."""
 
-import json
 import os
 import random
 import signal
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from starter import TRAIN
+from processes import zygote
+from slow_training import TRAIN
 
 from halvit_mm.checkpoints.reading import read_checkpoint
 
@@ -44,33 +44,24 @@ class Kills:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
 class Starter:
-    """``starter.py``, with the packages that a training will need imported."""
+    """Starts trainings in a folder, one at a time, without importing anything anew."""
 
-    def __init__(self, folder: Path, *packages: str) -> None:
-        self.folder = folder
-        command = [sys.executable, Path(__file__).with_name("starter.py"), *packages]
-        self._environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(TRAIN.parent.parent),
-        }
-        self._process = subprocess.Popen(
-            list(map(str, command)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self._environment,
-            text=True,
-        )
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        """What all of them have printed."""
+        return self.folder / "output.txt"
 
     def command(self, arguments: list[str]) -> subprocess.Popen:
         """Starts a training as a command of its own."""
-        with (self.folder / "output.txt").open("a") as output:
+        with self.output.open("a") as output:
             return subprocess.Popen(
                 [sys.executable, TRAIN, *arguments],
                 cwd=self.folder,
-                env=self._environment,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -78,22 +69,19 @@ class Starter:
 
     def start(self, arguments: list[str]) -> int:
         """Starts a training; returns its process."""
-        request = dict(arguments=arguments, folder=str(self.folder), output="output.txt")
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
+        script = [str(Path(__file__).with_name("slow_training.py")), *arguments]
+        return zygote().start(
+            script, self.folder, self.output, self.output, CUDA_VISIBLE_DEVICES=""
+        )
 
     def wait(self) -> int:
         """The training's status."""
-        return int(self._process.stdout.readline())
+        return zygote().wait()
 
     def train(self, arguments: list[str]) -> None:
         """Trains to the end."""
         self.start(arguments)
-        assert self.wait() == 0, (self.folder / "output.txt").read_text()[-3000:]
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(60)
+        assert self.wait() == 0, self.output.read_text()[-3000:]
 
 
 def kill_and_resume(

@@ -40,27 +40,42 @@ def run(command: list, cwd: Path, *, fresh: bool = False, **env: str) -> tuple[i
 
 
 def _run_forked(argv: list[str], cwd: Path, env: dict[str, str]) -> tuple[int, str, str]:
-    zygote = _zygote()
     with tempfile.NamedTemporaryFile() as stdout, tempfile.NamedTemporaryFile() as stderr:
+        files = Path(stdout.name), Path(stderr.name)
+        zygote().start(argv, cwd, *files, **env)
+        return zygote().wait(), *(file.read_text() for file in files)
+
+
+class Zygote:
+    """``zygote.py``, which runs one script at a time; it ends with this process."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+            env=_environment({}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        ready = self._process.stdout.readline() == "ready\n"
+        assert ready, "the libraries could not be imported, see above"
+
+    def start(self, argv: list[str], cwd: Path, stdout: Path, stderr: Path, **env: str) -> int:
+        """Starts a script, whose output is added to two files; returns its process."""
         request = dict(argv=argv, cwd=str(cwd), env=_environment(env))
-        request |= dict(stdout=stdout.name, stderr=stderr.name)
-        print(json.dumps(request), file=zygote.stdin, flush=True)
-        status = int(zygote.stdout.readline())
-        return status, *(Path(file.name).read_text() for file in (stdout, stderr))
+        request |= dict(stdout=str(stdout), stderr=str(stderr))
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def wait(self) -> int:
+        """The exit status of what was started."""
+        return int(self._process.stdout.readline())
 
 
 @cache
-def _zygote() -> subprocess.Popen:
-    """Ends when its standard input does, with this process."""
-    zygote = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("zygote.py"))],
-        env=_environment({}),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert zygote.stdout.readline() == "ready\n", "the libraries could not be imported, see above"
-    return zygote
+def zygote() -> Zygote:
+    """The one of this process."""
+    return Zygote()
 
 
 def _environment(added: dict[str, str]) -> dict[str, str]:

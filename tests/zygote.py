@@ -1,8 +1,9 @@
 """Forks processes that have the libraries imported already, which takes longest of most commands.
 
 Each line on standard input asks for one script: a JSON object with ``argv``, ``cwd``, ``env`` and
-the files ``stdout`` and ``stderr``. The answer is a line with the exit status, negative for a
-signal. The process that runs the script is one of its own, as if it had been started afresh.
+the files ``stdout`` and ``stderr``, which grow. It is answered by two lines: the number of the
+process, which is one of its own, as if the script had been started afresh; and when that has ended,
+its exit status, negative for a signal.
 """
 
 import atexit
@@ -37,6 +38,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             break
+        print(child, file=answers, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
     else:
@@ -46,8 +48,9 @@ def main() -> None:
 
 def become(argv: list[str], cwd: str, env: dict[str, str], stdout: str, stderr: str) -> None:
     """Runs a script in this process, which ends with it."""
-    for number, path in ((0, os.devnull), (1, stdout), (2, stderr)):
-        descriptor = os.open(path, os.O_RDWR)
+    grow = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, stdout, grow), (2, stderr, grow)):
+        descriptor = os.open(path, mode)
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.chdir(cwd)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 
-#: Of a file in which everything is stored as it is.
+#: What to do about a damaged file.
 _AGAIN = "copy or download it again, or take an earlier one"
 
 

@@ -39,6 +39,19 @@ def test_mmengine_alone_would_run_the_code(tmp_path):
     assert canary.is_dir()
 
 
+def test_a_config_within_a_checkpoint_is_not_run(tmp_path):
+    """mmengine's runner takes ``meta["config"]`` for a config when it resumes, which is Python."""
+    canary = tmp_path / "canary"
+    config = f"import os\nos.mkdir({str(canary)!r})\n"
+    torch.save(
+        {"state_dict": {"a": torch.ones(1)}, "meta": {"config": config, "iter": 3, "cfg": config}},
+        tmp_path / "c.pth",
+    )
+    assert load(tmp_path / "c.pth")["meta"] == {"iter": 3, "cfg": config}
+    mmengine.Config.fromstring(config, file_format=".py")  # what mmengine does with it
+    assert canary.is_dir()
+
+
 def history() -> dict:
     buffer = HistoryBuffer([1.0, 2.5], [1, 3])
     buffer.update(4.0)

@@ -1,7 +1,6 @@
 """Training killed at any moment and resumed, by the commands as whole processes."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -153,11 +152,8 @@ def library(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def starter(library, tmp_path_factory) -> Iterator[Starter]:
-    parts = ("datasets", "engine", "evaluation", "models", "visualization")
-    starter = Starter(tmp_path_factory.mktemp("kills"), *(f"{library}.{part}" for part in parts))
-    yield starter
-    starter.close()
+def starter(tmp_path_factory) -> Starter:
+    return Starter(tmp_path_factory.mktemp("kills"))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +198,7 @@ def test_two_deterministic_runs_are_equal_to_the_last_bit(library, starter, tmp_
         starter.train([str(config), "--work-dir", str(tmp_path / name), *arguments, *options])
     assert differences(tmp_path / "one", tmp_path / "other") == []
     assert any("state_dict" in part for part in differences(tmp_path / "one", tmp_path / "free"))
-    said = (starter.folder / "output.txt").read_text()
+    said = starter.output.read_text()
     assert "--deterministic: the config sets no randomness.seed, 0 is taken" in said
 
 
