@@ -187,4 +187,5 @@ def _table_rows(window: int) -> Tensor:
     # A table that holds the numbers of its rows gives them where they belong.
     rel_pos = WindowRelativePosition((window, window), num_heads=1)
     rel_pos.table.data = torch.arange(len(rel_pos.table), dtype=torch.float64)[:, None]
-    return rel_pos(torch.empty(0), (window, window))[0, 0].detach().long()
+    queries = torch.empty(1, 1, window**2, 0)
+    return rel_pos(queries, (window, window))[0, 0].detach().long()
