@@ -93,6 +93,7 @@ class MiniSwinStage(nn.Module):
 
     @property
     def num_layers(self) -> int:
+        """Layers that its blocks make, each block as often as it is shared."""
         return self.share * len(self.blocks)
 
     def layers(self, size: tuple[int, int]) -> Iterator[tuple[MultiplexedBlock, WindowLayout, int]]:

@@ -53,14 +53,17 @@ class FromConfig:
 
     @property
     def requires(self) -> tuple[str, ...]:
+        """mmengine, and the package of a config that is not of this repository."""
         package, found, _ = self.path.partition("::")
         return ("mmengine", package) if found else ("mmengine",)
 
     def load(self) -> None:
+        """Imports this project and the package that the config's scope names."""
         import_module("halvit_mm")
         import_module(f"{self.config().default_scope}.models")
 
     def build(self) -> nn.Module:
+        """The model as the runner builds it, without the weights that the config asks for."""
         from mmengine.registry import MODELS, DefaultScope
 
         cfg = self.config()
@@ -104,9 +107,11 @@ class FromTimm:
     requires = ("timm",)
 
     def load(self) -> None:
+        """Imports timm."""
         import_module("timm")
 
     def build(self) -> nn.Module:
+        """The model with random weights, on the CPU and in training mode."""
         import timm
 
         return timm.create_model(self.name, **self.options)
@@ -121,9 +126,11 @@ class FromTorchvision:
     requires = ("torchvision",)
 
     def load(self) -> None:
+        """Imports torchvision's models."""
         import_module("torchvision.models")
 
     def build(self) -> nn.Module:
+        """The model with random weights, on the CPU and in training mode."""
         import torchvision
 
         return torchvision.models.get_model(self.name, weights=None, **self.options)
@@ -137,12 +144,15 @@ class Folded:
 
     @property
     def requires(self) -> tuple[str, ...]:
+        """What the model itself requires."""
         return self.source.requires
 
     def load(self) -> None:
+        """Imports what the model itself needs."""
         self.source.load()
 
     def build(self) -> nn.Module:
+        """The model in evaluation mode, without BatchNorms."""
         from ..layers import fold_batch_norms
 
         return fold_batch_norms(self.source.build().eval())

@@ -45,6 +45,7 @@ class Teacher:
 
     @property
     def is_loaded(self) -> bool:
+        """Whether :meth:`load` has been called."""
         return self._model is not None
 
     @property

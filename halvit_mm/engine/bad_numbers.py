@@ -75,17 +75,24 @@ class BadNumbersHook(Hook):
         self._buffers: list[tuple[Tensor, Tensor]] = []  # and what was in them before these
 
     def before_train(self, runner: Runner) -> None:
+        """Asks to be asked before each update."""
         self._runner = runner
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._model.register_forward_hook(self._note_losses)
         ask_before_steps(runner.optim_wrapper, self._may_step)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Notes the batch, and the buffers that a skipped update goes back to."""
         if not self._batches and self.action == "skip":
             self._buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
         self._batches.append(Batch(list(samples_of(data_batch))))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuses to save weights that are not finite.
+
+        Raises:
+            UserError: A tensor of the model holds NaN or infinite numbers.
+        """
         if bad := _bad_weights(checkpoint, runner.model):
             raise UserError(
                 f"iteration {runner.iter}: {len(bad)} tensors of the model hold NaN or infinite "
@@ -94,6 +101,7 @@ class BadNumbersHook(Hook):
             )
 
     def after_train(self, runner: Runner) -> None:
+        """Tells which updates were left out."""
         if self.skipped:
             runner.logger.warning(
                 f"bad numbers: {len(self.skipped)} updates were left out, in iterations "

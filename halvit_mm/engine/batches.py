@@ -66,10 +66,12 @@ class EndlessBatches(Sampler):
 
     @property
     def sampler(self) -> Any:
+        """The sampler of the images, which learns of each new epoch."""
         return getattr(self.batches, "sampler", None)
 
     @property
     def batch_size(self) -> int | None:
+        """Images in a batch; None where the batches do not say."""
         return getattr(self.batches, "batch_size", None)
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -41,6 +41,11 @@ class CheckpointGuardHook(Hook):
         self.new_head = new_head
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compares the checkpoint with the model before it is loaded, and logs what fits.
+
+        Raises:
+            UserError: Too little fits.
+        """
         path = runner.cfg.get("load_from") or "the checkpoint"
         anew = self._leave_out_head(runner, checkpoint) if self.new_head else ()
         state_dict = checkpoint.get("state_dict", checkpoint)
@@ -116,9 +121,11 @@ class EvaluationProgressHook(Hook):
     priority = "BELOW_NORMAL"
 
     def after_val_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
+        """Reports ten times in a validation."""
         self._report(runner, batch_idx, len(runner.val_dataloader), "val")
 
     def after_test_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
+        """Reports ten times in a test."""
         self._report(runner, batch_idx, len(runner.test_dataloader), "test")
 
     def _report(self, runner: Runner, batch_idx: int, total: int, mode: str) -> None:

@@ -34,21 +34,26 @@ class LoopStateHook(Hook):
         self.gradients: dict[str, Tensor] = {}
 
     def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Forgets the gradients of the last pause."""
         self.gradients = {}
 
     # An epoch can end and a validation begin between two updates. Checkpoints are saved by one
     # process, which knows nothing of the others' gradients, and therefore they meet here.
     def after_train_epoch(self, runner: Runner) -> None:
+        """Collects gradients that wait for an update."""
         self.gradients = _pending_gradients(runner.model)
 
     def before_val_epoch(self, runner: Runner) -> None:
+        """Collects gradients that wait for an update."""
         self.gradients = _pending_gradients(runner.model)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Puts the loop's state and the waiting gradients into the checkpoint."""
         state = self.loop.state_at(checkpoint["meta"])
         checkpoint[KEY] = {**state, "gradients": self.gradients}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes both over from a checkpoint that is resumed."""
         if not runner.cfg.get("resume") or KEY not in checkpoint:
             return
         state = checkpoint[KEY]

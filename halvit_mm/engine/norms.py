@@ -36,6 +36,7 @@ class NormsHook(Hook):
         self._updates = 0
 
     def before_train(self, runner: Runner) -> None:
+        """Finds the weights to measure, and asks to be asked before each update."""
         self._hub = runner.message_hub
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._weights = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -49,6 +49,7 @@ class ClassPicturesHook(Hook):
         data_batch: dict,
         outputs: "Sequence[DataSample]",
     ) -> None:
+        """Draws the images of a batch with their classes."""
         for image, sample in zip(data_batch["inputs"], outputs, strict=True):
             file = Path(sample.get("img_path", "image"))
             name = f"{sample.sample_idx:05}_{file.stem}.png"

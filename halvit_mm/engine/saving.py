@@ -75,6 +75,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._outdated: list[str] = []
 
     def before_train(self, runner: Runner) -> None:
+        """Removes what an interrupted run left behind: outdated and unfinished checkpoints."""
         super().before_train(runner)
         self._stay_here()
         self._remove_outdated()
@@ -82,9 +83,11 @@ class SafeCheckpointHook(CheckpointHook):
             remove_unfinished(self.out_dir)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Notes in the checkpoint which older ones it makes superfluous."""
         checkpoint[_OUTDATED] = list(self._outdated)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes this list over when it is resumed."""
         if runner.cfg.get("resume"):
             self._outdated = list(checkpoint.get(_OUTDATED, ()))
 
@@ -190,6 +193,7 @@ class MidEpochCheckpointHook(Hook):
         self.interval = interval
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Saves every ``interval`` iterations."""
         if not self.every_n_train_iters(runner, self.interval):
             return
         runner.save_checkpoint(runner.work_dir, MID_EPOCH, by_epoch=False)
@@ -197,6 +201,7 @@ class MidEpochCheckpointHook(Hook):
             note_last_checkpoint(runner.work_dir, Path(runner.work_dir) / MID_EPOCH)
 
     def after_train(self, runner: Runner) -> None:
+        """Removes the file, which the checkpoints of whole epochs make superfluous."""
         path = Path(runner.work_dir) / MID_EPOCH
         noted = path.with_name(LAST)
         if runner.rank == 0 and noted.is_file() and noted.read_text() != str(path):

@@ -30,6 +30,7 @@ class InputFile:
 
     @property
     def is_video(self) -> bool:
+        """Whether its name ends as those of videos do."""
         return self.path.suffix.lower() in VIDEOS
 
 

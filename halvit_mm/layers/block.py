@@ -25,6 +25,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, dim) → (…, dim)."""
         return x * self.gamma
 
 

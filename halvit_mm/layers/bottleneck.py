@@ -94,6 +94,12 @@ class DenseStage(nn.Sequential):
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H / stride, W / stride), sides rounded up.
+
+        Raises:
+            ValueError: The map has other channels.
+            TypeError: It is of another type than the weights.
+        """
         conv = self[0].conv1
         check_maps(x, conv.in_channels, conv.weight)
         for block in self:
@@ -159,6 +165,12 @@ class _TiedStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H / stride, W / stride), sides rounded up.
+
+        Raises:
+            ValueError: The map has other channels.
+            TypeError: It is of another type than the weights.
+        """
         check_maps(x, self.in_channels, self.weight)
         x, shortcut = self.enter(x)
         transposed = self.transposed()
@@ -195,6 +207,14 @@ class TiedBottleneck(nn.Module):
         self.bn3 = norm(out_channels)
 
     def forward(self, x: Tensor, weight: Tensor, transposed: Tensor, shortcut: Tensor) -> Tensor:
+        """(B, out_channels, H, W) → (B, out_channels, H / stride, W / stride).
+
+        Args:
+            x: The block's input.
+            weight: W (width, out_channels, 1, 1).
+            transposed: Wᵀ (out_channels, width, 1, 1).
+            shortcut: What bypasses the block, of the output's shape.
+        """
         # In place, as in torchvision's blocks: no norm needs its output in the backward pass.
         h = F.relu(self.bn1(F.conv2d(x, weight)), inplace=True)
         h = F.relu(self.bn2(self.conv2(h)), inplace=True)
@@ -266,6 +286,14 @@ class TiedPreNormBottleneck(nn.Module):
         self.bn3 = norm(out_channels)
 
     def forward(self, x: Tensor, weight: Tensor, transposed: Tensor, shortcut: Tensor) -> Tensor:
+        """(B, out_channels, H, W) → (B, out_channels, H / stride, W / stride).
+
+        Args:
+            x: The block's input.
+            weight: W (width, out_channels, 1, 1).
+            transposed: Wᵀ (out_channels, width, 1, 1).
+            shortcut: What bypasses the block, of the output's shape.
+        """
         # In place, as in torchvision's blocks: no norm needs its output in the backward pass.
         h = self.conv2(F.conv2d(F.relu(self.bn0(x), inplace=True), weight))
         h = F.conv2d(F.relu(self.bn2(h), inplace=True), transposed)

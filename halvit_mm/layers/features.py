@@ -41,6 +41,7 @@ class LayerAttention:
 
     @property
     def num_heads(self) -> int:
+        """Heads of the layer's attention."""
         return self.block.attn.num_heads
 
     def weights(self, qkv: QKV, queries: slice = slice(None)) -> Tensor:

@@ -23,9 +23,15 @@ class FoldedNorm(nn.Module):
     """Stands where a BatchNorm was that a convolution has taken in; it does nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Gives the input back."""
         return x
 
     def train(self, mode: bool = True) -> "FoldedNorm":
+        """Refuses training mode.
+
+        Raises:
+            UserError: ``mode`` is True: statistics and weights are parts of the convolutions now.
+        """
         if mode:
             raise UserError(
                 "a model whose BatchNorms are folded cannot be trained: build it anew and load the "

@@ -57,6 +57,7 @@ class ClassifierEvidence(Evidence):
         return Found(index, float(probabilities[index]))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (1, 3, H, W) → logits (1, classes)."""
         return self.model(images, mode="tensor")
 
 
@@ -72,6 +73,7 @@ class DenseEvidence(Evidence):
         return self.found
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (1, 3, H, W) → logits (1, classes), added up over the places found."""
         return self._logits(images)[self.found.where].sum(0, keepdim=True)
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -105,6 +107,7 @@ class RoIEvidence(Evidence):
         return self.found
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (1, 3, H, W) → logits (1, classes), added up over the boxes found."""
         boxes = self.found.where
         rois = torch.cat((boxes.new_zeros(len(boxes), 1), boxes), dim=1)  # image 0 of the batch
         feats = self.model.extract_feat(images)

@@ -41,6 +41,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
+        """Whether what it makes is there."""
         return self.product.exists()
 
 

@@ -40,10 +40,12 @@ class Spread:
 
     @property
     def mean(self) -> float:
+        """The mean over the seeds."""
         return mean(self.values)
 
     @property
     def half_range(self) -> float:
+        """Half of the distance from the lowest to the highest."""
         return (max(self.values) - min(self.values)) / 2
 
 
