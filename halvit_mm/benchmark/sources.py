@@ -8,18 +8,17 @@ that of the library.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
-from ..errors import UserError
+from ..carried import carried
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
 #: The repository's configs.
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = carried("configs")
 
 
 class Source(Protocol):
@@ -83,16 +82,9 @@ class FromConfig:
         Raises:
             UserError: The file is missing.
         """
-        from mmengine.hub import get_config
-
         from ..engine.config_errors import load_config
 
-        if "::" in self.path:
-            cfg = get_config(self.path)
-        elif CONFIGS.is_dir():
-            cfg = load_config(CONFIGS / self.path)
-        else:
-            raise UserError(f"{CONFIGS}: there are no configs; run the benchmark in a checkout")
+        cfg = load_config(self.path if "::" in self.path else CONFIGS / self.path)
         cfg.merge_from_dict(dict(self.options))
         _forget_checkpoints(cfg.model)
         return cfg

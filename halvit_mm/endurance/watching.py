@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..carried import carried
 from ..errors import UserError
 from .trend import Trend, trend
 from .usage import Usage, usage
 
-_ROOT = Path(__file__).resolve().parents[2]
 _MIB = 2**20
 _GRACE = 60  # seconds that a command has to end when it is told to
 
@@ -142,7 +142,7 @@ def command(
         env["TMPDIR"] = str(temporary)
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, str(_ROOT / "tools" / tool), *rest],
+            [sys.executable, str(carried("tools") / tool), *rest],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

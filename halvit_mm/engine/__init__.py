@@ -1,6 +1,6 @@
 """Optimisation, hooks, and the running of training and testing."""
 
-from . import checkpoint_loaders  # noqa: F401  registers them
+from . import checkpoint_loaders, config_names  # noqa: F401  the former registers them
 from .bad_numbers import BadNumbersHook
 from .hooks import CheckpointGuardHook, EvaluationProgressHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
@@ -11,6 +11,8 @@ from .resuming import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .saving import MidEpochCheckpointHook, SafeCheckpointHook
 from .sharding import SharedWeightFSDPStrategy
 from .tta import InstanceTTAModel
+
+config_names.install()
 
 __all__ = [
     "BFloat16OptimWrapper",

@@ -17,6 +17,7 @@ from mmengine.registry.build_functions import build_from_cfg
 from mmengine.runner import Runner
 
 from ..errors import UserError
+from .config_names import config_path
 
 #: What a wrong value in a config makes a constructor raise; anything else is a bug and keeps its
 #: traceback.
@@ -56,17 +57,24 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """Reads a config file and sets ``options`` in it.
 
     Args:
-        path: The config file.
+        path: The config file, or ``package::path`` for one that an installed package carries.
         options: Values by dotted name, as from ``--cfg-options``.
 
     Raises:
         UserError: The file or one that it inherits from is missing or wrong, or an option cannot
             be set or belongs to no part of a config.
     """
-    if not Path(path).is_file():
+    try:
+        file = config_path(str(path)) if "::" in str(path) else path
+    except Exception as error:  # of mmengine's, of any kind, AssertionError included
+        raise UserError(
+            f"{path}: there is no such config in an installed package; names are like "
+            "halvit_mm::mask_rcnn_halvit_1x_coco.py or mmdet::FOLDER/FILE.py"
+        ) from error
+    if not Path(file).is_file():
         raise UserError(f"{path}: there is no such config; check the path")
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(file)
     except SyntaxError as error:
         raise UserError(f"{path}: syntax error in line {error.lineno}: {error.msg}") from error
     except Exception as error:  # a config is a program and can raise anything
