@@ -48,7 +48,10 @@ class DistilledClassifier(ImageClassifier):
             published, images need no labels.
         img_size: Size in pixels (one number or height and width) of the images on which the layers
             are paired before training. Default: that of a backbone which has one, or else 224.
-        neck, train_cfg, data_preprocessor, init_cfg: As in ``ImageClassifier``.
+        neck: As in ``ImageClassifier``.
+        train_cfg: As in ``ImageClassifier``.
+        data_preprocessor: As in ``ImageClassifier``.
+        init_cfg: As in ``ImageClassifier``.
 
     Raises:
         ValueError: An option is unknown or wrong; or nothing would train the head.

@@ -37,7 +37,8 @@ def soak_page(
     """Serves a model with ``tools/serve.py``, sends pictures one by one and watches the server.
 
     Args:
-        config, checkpoint: The model.
+        config: The model's config.
+        checkpoint: Its weights.
         pictures: A folder of images, which come again and again.
         work_dir: An empty folder.
         images: How many to send, at least.

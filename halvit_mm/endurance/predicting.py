@@ -25,7 +25,8 @@ def soak_predicting(
     """Predicts so many images, of which each picture gives several, and watches the memory.
 
     Args:
-        config, checkpoint: The model.
+        config: The model's config.
+        checkpoint: Its weights.
         pictures: A folder of images, which come again and again.
         work_dir: An empty folder for inputs and results.
         images: How many to predict.

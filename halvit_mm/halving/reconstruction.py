@@ -104,7 +104,8 @@ def relative_error(half: Tensor, dense: Tensor) -> Tensor:
     """Squared error over the dense output's variation within channels: 0 is equal.
 
     Args:
-        half, dense: Tokens (B, N, C) or maps (B, C, H, W).
+        half: Tokens (B, N, C) or maps (B, C, H, W).
+        dense: What the dense model gives, of the same shape.
     """
     return (half - dense).square().sum() / _variation(dense)
 

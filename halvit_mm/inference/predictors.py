@@ -106,7 +106,11 @@ class Detector(TorchPredictor):
     differ; one at a time, as by default, they come out as ``tools/test.py`` has them.
 
     Args:
-        config, checkpoint, device, batch_size, cfg_options: See :class:`TorchPredictor`.
+        config: A config file, or a config that was read.
+        checkpoint: The weights; all of them must fit.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` and so on.
+        batch_size: How many images go through the model at once when it is called with several.
+        cfg_options: Changes the config, by dotted names.
         score_threshold: Detections of lower scores are left out.
     """
 
@@ -154,7 +158,15 @@ class Detector(TorchPredictor):
 
 
 class Classifier(TorchPredictor):
-    """A classifier of mmpretrain; see :class:`TorchPredictor` for the arguments."""
+    """A classifier of mmpretrain.
+
+    Args:
+        config: A config file, or a config that was read.
+        checkpoint: The weights; all of them must fit.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` and so on.
+        batch_size: How many images go through the model at once when it is called with several.
+        cfg_options: Changes the config, by dotted names.
+    """
 
     task = "classification"
 

@@ -119,7 +119,10 @@ class MultiHeadAttention(nn.Module):
         Args:
             qkv: Queries, keys and values as :meth:`forward` returns them, each (B, N, dim).
             queries: Places in N of the queries.
-            mask, rel_pos, mix_logits, mix_weights: As in :meth:`forward`.
+            mask: As in :meth:`forward`.
+            rel_pos: As in :meth:`forward`.
+            mix_logits: As in :meth:`forward`.
+            mix_weights: As in :meth:`forward`.
 
         Returns:
             Weights (B, heads, n, N).

@@ -43,8 +43,9 @@ class TransformerBlock(nn.Module):
         drop_path: Probability of dropping a residual branch of a sample in training.
         signed_ffn: Activates the feed-forward's hidden layer by :class:`SignedGELU`.
         init_std: Standard deviation of the initial weights of attention and feed-forward.
-        second_scale, second_rank: Corrections of the second use of tied weights, in
-            :class:`TiedFFN` and :class:`TiedAttention`.
+        second_scale: Scales the second use of tied weights; see :class:`TiedFFN` and
+            :class:`TiedAttention`.
+        second_rank: Rank of what is added to the second use of tied weights.
 
     Raises:
         ValueError: An option is wrong; in :meth:`forward`, the tokens are not those of the map.

@@ -102,7 +102,8 @@ def attention_weights(
     Args:
         q: Some of the queries (B, heads, n, head_dim).
         k: All keys (B, heads, N, head_dim).
-        mix_logits, mix_weights: As in :func:`mixed_attention`.
+        mix_logits: As in :func:`mixed_attention`.
+        mix_weights: As in :func:`mixed_attention`.
         relative_logits: Makes the logits R of these queries.
         mask: Boolean, broadcastable to (B, heads, n, N); False hides a key from a query.
 

@@ -205,7 +205,8 @@ class MultiplexedBlock(nn.Module):
 
         Args:
             qkv: What :meth:`forward_with_qkv` returned.
-            layout, step: As given to it.
+            layout: As given to it.
+            step: As given to it.
             queries: Some of the queries, by their places in a window.
 
         Returns:
