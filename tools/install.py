@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
+LINKS = ROOT / "halvit_mm/.mim"  # to configs and tools; the installation makes them, see setup.py
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 # The path is relative to ROOT, as the variables hold lists of paths that spaces part.
 BUILD_CONSTRAINTS = dict.fromkeys(
@@ -34,7 +35,7 @@ def main():
     if not python.exists():
         step("making " + str(venv), [find_python(), "-m", "venv", str(venv)])
     stamp, key = venv / "halvit_mm.stamp", environment_key(python)
-    if stamp.exists() and stamp.read_text() == key:
+    if stamp.exists() and stamp.read_text() == key and LINKS.exists():
         return
     install = installer(python)
     if not has_matching_torch(python):

@@ -39,9 +39,22 @@ def test_second_call_returns_at_once(installer, venv, monkeypatch):
     python = venv / "bin" / "python"
     (venv / "halvit_mm.stamp").write_text(installer.environment_key(python))
     monkeypatch.setattr(sys, "argv", ["install.py", str(venv)])
+    monkeypatch.setattr(installer, "LINKS", venv)
     monkeypatch.setattr(installer, "step", lambda *args: pytest.fail("installed again"))
     monkeypatch.setattr(installer, "installer", lambda *args: pytest.fail("looked for uv"))
     installer.main()
+
+
+def test_a_new_clone_is_linked_to_an_old_environment(installer, venv, tmp_path, monkeypatch):
+    """The clone was made anew where the environment's former one was: it has no links."""
+    (venv / "halvit_mm.stamp").write_text(installer.environment_key(venv / "bin" / "python"))
+    monkeypatch.setattr(sys, "argv", ["install.py", str(venv)])
+    monkeypatch.setattr(installer, "LINKS", tmp_path / "absent")
+    monkeypatch.setattr(installer, "installer", lambda *args: ["install"])
+    steps = []
+    monkeypatch.setattr(installer, "step", lambda what, command: steps.append(command))
+    installer.main()
+    assert steps[-1] == ["install", "--no-deps", "-e", str(installer.ROOT)]
 
 
 @pytest.mark.parametrize("file", ["lock.txt", "torch.txt", "build.txt"])
