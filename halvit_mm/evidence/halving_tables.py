@@ -63,6 +63,7 @@ _TITLES = {
 
 @table("corrections", "halving/corrections/*", _USUAL)
 def corrections(logs: Logs) -> str:
+    """Corrections of the second use: their size and what they bring."""
     rows = []
     for name, title in _TITLES.items():
         known = name in CORRECTIONS

@@ -17,6 +17,7 @@ from ..files import whole_file
 
 
 def main() -> None:
+    """Writes a checkpoint of a config's model as it is initialised."""
     from mmengine.registry import MODELS, init_default_scope
 
     if len(sys.argv) != 3:

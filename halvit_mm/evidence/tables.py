@@ -99,6 +99,7 @@ def minutes(logs: Logs, log: str) -> str:
 
 @table("digits", "digits_demo")
 def digits(logs: Logs) -> str:
+    """The demo's AP on held-out digits."""
     return markdown(
         (*AP_TITLES, "training steps"), [(*aps(logs, "digits_demo"), minutes(logs, "digits_demo"))]
     )
@@ -106,6 +107,7 @@ def digits(logs: Logs) -> str:
 
 @table("nuclei", "nuclei_small_cpu")
 def nuclei(logs: Logs) -> str:
+    """AP of the small HaLViT on nuclei, epoch by epoch."""
     series = [logs.run("nuclei_small_cpu").find(metric) for metric in AP]
     epochs = series[0].iterations / logs.run("nuclei_small_cpu").iterations_per_epoch
     rows = [
@@ -117,6 +119,7 @@ def nuclei(logs: Logs) -> str:
 
 @table("coco_by", "coco_by_cpu")
 def coco_by(logs: Logs) -> str:
+    """What the COCO pipeline takes on a CPU."""
     run = logs.run("coco_by_cpu")
     time, image = run.train["time"].values[-1], run.val["time"].values[-1]
     return markdown(
@@ -151,24 +154,28 @@ def _classifiers(
 
 @table("tinyimagenet", "tinyimagenet100_*_cpu_seed*", "steps_tinyimagenet100_small", "counts")
 def tinyimagenet(logs: Logs) -> str:
+    """HaLViT and its controls on a hundred classes of Tiny ImageNet."""
     log, measured = "tinyimagenet100_{}_cpu", "steps_tinyimagenet100_small"
     return _classifiers(logs, "tinyimagenet", log, _CONTROLS, measured, digits=2)
 
 
 @table("cifar10", "cifar10_*vit*_cpu_seed*", "steps_cifar10_vit_small", "counts")
 def cifar10(logs: Logs) -> str:
+    """HaLViT and its controls on CIFAR-10."""
     measured = "steps_cifar10_vit_small"
     return _classifiers(logs, "cifar10", "cifar10_{}_cpu", _CONTROLS, measured, digits=2)
 
 
 @table("cifar10_resnet", "cifar10_*_resnet50_cpu_seed*", "steps_cifar10_small", "counts")
 def cifar10_resnet(logs: Logs) -> str:
+    """The half-weight ResNet-50 and its controls on CIFAR-10."""
     measured = "steps_cifar10_small"
     return _classifiers(logs, "cifar10", "cifar10_{}_cpu", _RESNETS, measured, digits=1)
 
 
 @table("nuclei_resnet", "nuclei_*_resnet50_cpu_seed*", "steps_nuclei_small", "counts")
 def nuclei_resnet(logs: Logs) -> str:
+    """The half-weight ResNet-50 and its controls on nuclei."""
     config = "configs/nuclei/mask_rcnn_{}_small_nuclei.py".format
     turns = steps(logs, "steps_nuclei_small", [config(name) for name in _RESNETS])
     rows = []
@@ -204,6 +211,7 @@ _ABLATION = (
 
 @table("ablation", "ablation_[dnhf]*_cpu")
 def ablation(logs: Logs) -> str:
+    """Options of HaLViT and what each does to the loss."""
     rows = []
     for name, model, width, options in _ABLATION:
         run = logs.run(f"ablation_{name}_cpu")
@@ -226,6 +234,7 @@ _PAIRS = (
     "steps_nuclei_minivit_small", "counts",
 )  # fmt: skip
 def nuclei_minivit(logs: Logs) -> str:
+    """Mini-DeiT and Mini-Swin beside their unshared twins on nuclei."""
     config = "configs/nuclei/mask_rcnn_{}_small_nuclei.py".format
     rows = []
     for name, title, pair in _PAIRS:
@@ -239,6 +248,7 @@ def nuclei_minivit(logs: Logs) -> str:
 
 @table("distillation", "cifar10_mini_swin_*_cpu_seed*")
 def distillation(logs: Logs) -> str:
+    """A small Mini-Swin with and without a teacher."""
     levels = {
         "labels": "labels (label smoothing)",
         "prediction": "predictions",
@@ -257,6 +267,7 @@ def distillation(logs: Logs) -> str:
 
 @table("transfer", "nuclei_transfer_*_cpu")
 def transfer(logs: Logs) -> str:
+    """Nuclei from a pretrained backbone and from scratch."""
     rows = []
     for name, title in (("pretrained", "pretrained"), ("scratch", "from scratch")):
         log = f"nuclei_transfer_{name}_cpu"
@@ -267,6 +278,7 @@ def transfer(logs: Logs) -> str:
 
 @table("windows", "windows_800x1333")
 def windows(logs: Logs) -> str:
+    """Memory and time of windowed against global attention."""
     titles = {
         "plain attention": "written out (holds its N × N matrix)",
         "fused attention": "fused (`scaled_dot_product_attention`, the default)",
@@ -286,6 +298,7 @@ def windows(logs: Logs) -> str:
 
 @table("overfit", "overfit_*")
 def overfit(logs: Logs) -> str:
+    """Training on eight images until they are known by heart."""
     more = logs.run("overfit_coco8_continued_cpu").find("bbox_mAP_50").values
     schedules = (
         ("130 epochs, lr 3e-4, ÷ 10 at 97 and 117",
@@ -324,6 +337,7 @@ def _count_table(logs: Logs, models: dict[str, str]) -> str:
 
 @table("minivit_counts", "counts")
 def minivit_counts(logs: Logs) -> str:
+    """Parameters, arithmetic and checkpoints of MiniViT's models and their twins."""
     models = {
         "mini_deit_tiny": "Mini-DeiT-Ti", "mini_deit_small": "Mini-DeiT-S",
         "mini_deit_base": "Mini-DeiT-B", "mini_deit_base_384": "Mini-DeiT-B, 384",
@@ -343,6 +357,7 @@ def minivit_counts(logs: Logs) -> str:
 
 @table("half_resnet_counts", "counts")
 def half_resnet_counts(logs: Logs) -> str:
+    """Parameters, arithmetic and checkpoints of half-weight ResNets and their twins."""
     return _count_table(
         logs,
         {
@@ -355,6 +370,7 @@ def half_resnet_counts(logs: Logs) -> str:
 
 @table("halvit_counts", "counts")
 def halvit_counts(logs: Logs) -> str:
+    """Parameters, arithmetic and checkpoints of HaLViT and its dense twins."""
     named = {
         f"imagenet/halvit_{arch}_imagenet": f"HaLViT {arch}, 224 × 224"
         for arch in ("nano", "tiny", "medium", "large")
