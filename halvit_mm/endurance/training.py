@@ -31,7 +31,7 @@ def soak_training(
     Args:
         config: A training by epochs.
         work_dir: Its folder.
-        minutes: How long it is watched, from its first sample on.
+        minutes: How long it is watched, from its first logged step on.
         interval: Seconds from one sample to the next.
         warm_up: Minutes that no trend counts.
         cfg_options: Changes the config, by dotted names.
@@ -48,6 +48,8 @@ def soak_training(
     endless_config(load_config(config, cfg_options)).dump(str(endless))
     log = work_dir / "output.txt"
     with command("train.py", endless, "--work-dir", work_dir, log=log) as process:
+        while process.poll() is None and not any(work_dir.glob("*/vis_data/scalars.json")):
+            time.sleep(0.1)
         watch = Watch(process.pid)
         due = time.monotonic()
         end = due + 60 * minutes

@@ -50,8 +50,8 @@ def test_the_command_prints_and_keeps_figures(root, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(
         f'_base_ = ["{root}/configs/imagenet/mini_deit_tiny_imagenet.py"]\n'
-        "model = dict(backbone=dict(arch=dict(dim=24, depth=4, num_heads=3, _delete_=True)), "
-        "head=dict(in_channels=24))\n"
+        "model = dict(backbone=dict(arch=dict(dim=48, depth=8, num_heads=3, _delete_=True)), "
+        "head=dict(in_channels=48))\n"
     )
     command = [sys.executable, root / "tools/measure_traffic.py", config, "--json", "traffic.json"]
     status, output, errors = run(command, tmp_path)

@@ -81,13 +81,13 @@ def test_a_training_goes_on_until_it_is_stopped(tmp_path, model):
     found = soak_training(
         model[0],
         tmp_path,
-        minutes=0.2,
+        minutes=0.15,
         interval=0.5,
-        warm_up=0.1,
+        warm_up=0.05,
         cfg_options={"default_hooks.logger.interval": 1},
     )
-    assert found["iterations"] > 20
-    assert found["evaluations"] > 10
+    assert found["iterations"] > 4  # two an epoch, however busy the machine is
+    assert found["evaluations"] > 1
     assert found["trends"]["anonymous_mib"]["samples"] > 5
     assert len(list(tmp_path.glob("epoch_*.pth"))) in (2, 3)  # and the one just being written
     assert "interrupted" in (tmp_path / "output.txt").read_text()

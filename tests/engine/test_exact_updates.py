@@ -286,7 +286,7 @@ def by_hand(
             total = None
         all_weights.append(weights)
         average = all_averages[-1] if all_averages else weights
-        if batch % counts == 0:
+        if (batch + 1) % counts == 0:  # the average moves with the weights
             average = {n: a + MOMENTUM * (weights[n] - a) for n, a in average.items()}
         all_averages.append(average)
     return all_weights, all_averages
