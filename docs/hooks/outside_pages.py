@@ -1,8 +1,8 @@
-"""The files of the repository's root that are pages, and links that leave ``docs/``.
+"""Files outside ``docs/`` that are pages, and links that leave ``docs/``.
 
-README, changelog and contributing guide are written to be read in the repository, and so are the
-links of all pages. On the site a link to one of these three leads to its page, and a link to any
-other file outside ``docs/``, or to a folder, becomes the path itself: the site does not hold it.
+README, changelog and guides are written to be read in the repository, and so are the links of all
+pages. On the site a link to one of these files leads to its page, and a link to any other file
+outside ``docs/``, or to a folder, becomes the path itself: the site does not hold it.
 """
 
 import posixpath
@@ -15,11 +15,12 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Files of the root, and the pages that they become.
+#: Files of the repository, and the pages that they become.
 PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "examples/README.md": "examples.md",
 }
 SOURCES = {page: source for source, page in PAGES.items()}
 
@@ -33,10 +34,11 @@ LINK = re.compile(
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Adds the pages."""
+    """Adds the pages; of a file that is missing MkDocs tells, as its page is in ``nav``."""
     for source, page in PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=text))
+        if (ROOT / source).is_file():
+            text = (ROOT / source).read_text(encoding="utf-8")
+            files.append(File.generated(config, page, content=text))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
