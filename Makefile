@@ -9,7 +9,8 @@ DIGITS = configs/digits/mask_rcnn_halvit_digits.py
 DIGITS_DATA = data/digits/dataset.json
 DEMO = work_dirs/demo
 
-.PHONY: install demo test test-full benchmark check-env lint format lock audit clean
+.PHONY: install demo test test-full results zoo docs docs-serve benchmark check-env lint format lock \
+	audit clean
 
 install:
 	@$(PYTHON) tools/install.py $(VENV)
@@ -37,6 +38,21 @@ test: install
 # The tests that take minutes each, as well.
 test-full: install
 	$(TEST) --full
+
+# All tables and plots of the documentation, from the logs in docs/results.
+results: install
+	$(RUN) tools/make_results.py
+
+# Trains, tests and publishes the checkpoints of the model zoo that are not there yet.
+zoo: install
+	$(RUN) tools/make_model_zoo.py
+
+# The documentation, into site/; a warning fails it. The variable silences an advertisement.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+docs-serve: install
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve
 
 # Whether the comparison with dense peers works, on small models; --help names the real ones.
 benchmark: install
@@ -71,4 +87,4 @@ audit: install
 	  -r requirements/torch.txt -r requirements/lock.txt -r requirements/build.txt
 
 clean:
-	rm -rf work_dirs build dist *.egg-info
+	rm -rf work_dirs build dist site *.egg-info
