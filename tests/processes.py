@@ -25,11 +25,12 @@ def start(command: list, cwd: Path, **env: str) -> subprocess.Popen:
 def run(command: list, cwd: Path, *, fresh: bool = False, **env: str) -> tuple[int, str, str]:
     """Runs a command to its end: status, standard output, standard error.
 
-    Python scripts run in processes that are forked from one which has the libraries imported
-    (``zygote.py``), unless they are to be ``fresh``.
+    Python scripts and ``python -m halvit_mm`` run in processes that are forked from one which has
+    the libraries imported (``zygote.py``), unless they are to be ``fresh``.
     """
     command = [str(part) for part in command]
-    if command[0] == sys.executable and command[1].endswith(".py") and not fresh:
+    is_program = command[1].endswith(".py") or command[1:3] == ["-m", "halvit_mm"]
+    if command[0] == sys.executable and is_program and not fresh:
         return _run_forked(command[1:], cwd, env)
     with start(command, cwd, **env) as process:
         try:
