@@ -19,9 +19,11 @@ from halvit_mm.analysis import (
     table,
 )
 from halvit_mm.errors import UserError
+from halvit_mm.zoo.metafiles import models_listed
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = [str(path.relative_to(ROOT)) for path in find_configs([ROOT / "configs"])]
+LISTED = {model["Config"]: model["Metadata"] for model in models_listed(ROOT)}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -62,6 +64,9 @@ def test_every_config(path):
         assert part not in path or result.input_size == size
     assert sum(stage.parameters for stage in result.stages) == result.without_head.parameters
     assert sum(stage.macs for stage in result.stages) == result.without_head.macs > 0
+    if listed := LISTED.get(path):  # OpenMMLab's index of models tells the same
+        assert listed["Parameters"] == result.total.parameters
+        assert listed["Backbone Parameters"] == result.without_head.parameters
 
 
 #: DeiT has a class token, and so is no twin of Mini-DeiT, part by part.

@@ -51,6 +51,7 @@ def test_a_new_clone_is_linked_to_an_old_environment(installer, venv, tmp_path, 
     monkeypatch.setattr(sys, "argv", ["install.py", str(venv)])
     monkeypatch.setattr(installer, "LINKS", tmp_path / "absent")
     monkeypatch.setattr(installer, "installer", lambda *args: ["install"])
+    monkeypatch.setattr(installer, "has_matching_torch", lambda python: True)
     steps = []
     monkeypatch.setattr(installer, "step", lambda what, command: steps.append(command))
     installer.main()
