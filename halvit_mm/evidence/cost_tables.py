@@ -83,6 +83,7 @@ _TIMES = (
 
 @table("benchmark_time", _BENCHMARK)
 def benchmark_time(logs: Logs) -> str:
+    """Time of ours to that of dense peers."""
     found, lines = benchmark_rows(logs), []
     for title, comparison, measure, peer, batches in _TIMES:
         ratios = [find(found, comparison, measure, peer, batch) for batch in batches]
@@ -107,6 +108,7 @@ _MEMORY = (
 
 @table("benchmark_memory", _BENCHMARK)
 def benchmark_memory(logs: Logs) -> str:
+    """Peak memory of ours to that of dense peers."""
     found, lines = benchmark_rows(logs), []
     for title, comparison, measure, peer, batches in _MEMORY:
         ratios = [find(found, comparison, measure, peer, batch) for batch in batches]
@@ -131,6 +133,7 @@ _BYTES = {
 
 @table("benchmark_bytes", "benchmark/sizes")
 def benchmark_bytes(logs: Logs) -> str:
+    """Bytes of ours to those of the dense twins."""
     found, lines = benchmark_rows(logs), []
     kinds = ("weights", "gradients", "optimiser state", "all-reduced")
     for comparison, title in _BYTES.items():
@@ -153,6 +156,7 @@ def _megabytes(value: float) -> str:
 
 @table("onnx_memory", "deploy/memory_*")
 def onnx_memory(logs: Logs) -> str:
+    """Files and memory in onnxruntime by precision."""
     lines = []
     for precision in PRECISIONS:
         half, dense = logs.json(f"deploy/memory_{precision}")["models"]
@@ -166,6 +170,7 @@ def onnx_memory(logs: Logs) -> str:
 
 @table("onnx_time", "deploy/time_fp32_timm")
 def onnx_time(logs: Logs) -> str:
+    """Time of one image in onnxruntime."""
     measured = logs.json("deploy/time_fp32_timm")["models"]
     peer, lines = measured[-1], []
     titles = ("HaLViT-Medium", "… prefer speed", "ViT-B of timm")
@@ -203,6 +208,7 @@ _MODELS = (
 
 @table("models", "counts", "counts_tied", "published", _BENCHMARK)
 def models(logs: Logs) -> str:
+    """All models: parameters, memory, time, and the papers' accuracy."""
     found, lines = benchmark_rows(logs), []
     for title, config, paper, comparison in _MODELS:
         count = _model_count(logs, config)
@@ -245,6 +251,7 @@ def _ratio(row: Row | None) -> str:
     "counts",
 )  # fmt: skip
 def small_models(logs: Logs) -> str:
+    """What small models reached beside their controls."""
     vits = ("halvit", "halvit_signed", "dense_vit", "narrow_vit")
     resnets = (None, None, "dense_resnet50", "narrow_resnet50")
     lines = []
@@ -269,4 +276,37 @@ def small_models(logs: Logs) -> str:
         lines.append((title, *cells))
     header = ("two seeds, from scratch (parameters of the backbone)", "half", "half, signed",
               "dense twin", "narrow dense")  # fmt: skip
+    return markdown(header, lines)
+
+
+@table("onnx_accuracy", "deploy/accuracy_*")
+def onnx_accuracy(logs: Logs) -> str:
+    """Accuracy in onnxruntime by precision."""
+    titles = {"half": "HaLViT of width 96", "dense": "its dense twin"}
+    lines = []
+    for name, title in titles.items():
+        cells = []
+        for one in logs.json(f"deploy/accuracy_{name}_vit_cifar10")["results"]:
+            cell = f"{one['metrics']['accuracy/top1']:.2f}"
+            same = one["agreement"]
+            cells.append(cell if same is None else f"{cell} ({100 * same:.2f})")
+        lines.append((title, *cells))
+    return markdown(("model", "PyTorch", *PRECISIONS), lines)
+
+
+@table("stability", "reliability/precision")
+def stability(logs: Logs) -> str:
+    """Losses and norms in two precisions."""
+    titles = {"half": "half-weight ViT", "dense": "dense twin"}
+    lines = []
+    for one in logs.json("reliability/precision")["trainings"]:
+        model = titles[one["config"].split("/")[-1].split("_")[0]]
+        norm = one["second_half"]["gradient_norm"]
+        lines.append(
+            (model, one["dtype"], f"{one['final_loss']:.3f}",
+             f"{one['metrics']['accuracy/top1']:.1f}", f"{norm['median']:.2f}",
+             f"{norm['max']:.2f}")
+        )  # fmt: skip
+    header = ("model", "precision", "loss at the end", "top-1 (%)", "gradient norm, median",
+              "largest")  # fmt: skip
     return markdown(header, lines)

@@ -49,8 +49,8 @@ def _value(node: ast.expr, logs: Logs, formula: str) -> np.ndarray | float:
     match node:
         case ast.Constant(value=str(path)):
             return logs.values(path)
-        case ast.Constant(value=int(number) | float(number)):
-            return number
+        case ast.Constant(value=int(number) | float(number)) if not isinstance(number, bool):
+            return float(number)
         case ast.UnaryOp(op=ast.USub(), operand=one):
             return -_value(one, logs, formula)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:

@@ -3,13 +3,14 @@
 Numbers are what has a decimal point, a thousands comma or a percent sign behind it. Code, headings,
 addresses, versions and the tables that are made from logs are left out. Each number must be
 
-- shown by a table made from logs, on the same page or on one that its section links to, with
-  the same digits, at least three of them, or
+- shown by a table made from logs, on the same page or on one that it links to, with the same
+  digits, at least three of them, or rounded to them with M (10⁶) or k (10³) behind, or
 - in a sentence of ``docs/results/quoted.yml``, which says for each number of the sentence what it
   is made of: a formula over stored values (:mod:`.expressions`), whose value must give the number
   at its printed precision, or the word ``setting`` for what was chosen, not measured.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ _SKIPPED = (
     ),
     re.compile(r"\b\d{4}\.\d{5}\b"),  # arXiv
 )
-_SECTION = re.compile(r"^##? .*$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)#\s]+\.md)")
+#: What may stand behind a number that a table has with all its digits.
+_UNITS = {"M": 1e6, "k": 1e3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class Number:
 
     @property
     def value(self) -> float:
+        """Without commas."""
+        """It as a number."""
         return float(self.text.replace(",", ""))
 
     def is_printed(self, value: float) -> bool:
@@ -142,24 +146,24 @@ def _disagreement(number: Number, formula: object, logs: Logs) -> str | None:
 
 
 def _is_in_table(number: Number, name: str, texts: dict[str, str]) -> bool:
-    """Whether a table made from logs shows it, on this page or one that its section links to."""
+    """Whether a table made from logs shows it, on this page or one that it links to."""
     if len(number.text.replace(",", "").replace(".", "").lstrip("0")) < _DIGITS:
         return False
     text = texts[name]
-    section = _section(text, number.start)
-    linked = [(Path(name).parent / target).as_posix() for target in _LINK.findall(section)]
-    pattern = re.compile(rf"(?<![\d.,]){re.escape(number.text)}(?![\d,]*\d)(?!\.\d)")
-    return any(
-        pattern.search(block.text)
-        for page in (name, *linked)
-        for block in blocks(texts.get(page, ""))
+    linked = {posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+              for target in _LINK.findall(text)}  # fmt: skip
+    shown = [
+        match[0]
+        for page in {name, *linked} & texts.keys()
+        for block in blocks(texts[page])
+        for match in _NUMBER.finditer(block.text)
+    ]
+    if number.text in shown:
+        return True
+    unit = _UNITS.get(text[number.start + len(number.text) :][:1])
+    return unit is not None and any(
+        number.is_printed(float(one.replace(",", "")) / unit) for one in shown if "," in one
     )
-
-
-def _section(text: str, position: int) -> str:
-    heads = [0, *(m.start() for m in _SECTION.finditer(text)), len(text)]
-    begin = max(head for head in heads if head <= position)
-    return text[begin : min(head for head in heads if head > position)]
 
 
 def _skipped(text: str) -> Iterator[tuple[int, int]]:

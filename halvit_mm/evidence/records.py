@@ -85,7 +85,7 @@ def read_record(logs: Logs, name: str) -> dict[str, Any] | None:
     if not isinstance(machines, list) or not machines[0]:
         return None
     last = machines[-1]
-    seed = (content.get("experiment") or {}).get("seeds")
+    seed = content.get("seed", (content.get("experiment") or {}).get("seeds"))
     return {
         "command": last["command"], "seed": seed, "date": last["date"], **machine_facts(last)
     }  # fmt: skip

@@ -165,7 +165,15 @@ def _without_paths(file: Path, runs: Path) -> str:
     text = file.read_text(encoding="utf-8")
     for folder, shown in ((runs, "RUNS"), *((data_folder(n), d.default) for n, d in DATA.items())):
         text = text.replace(str(folder), shown)
-    return text
+    if file.suffix != ".json":
+        return text
+    content = json.loads(text)
+    machines = content.get("runs") or [content.get("machine")] if isinstance(content, dict) else []
+    for one in machines:
+        if isinstance(one, dict) and "environment" in one:
+            variables = one["environment"].items()
+            one["environment"] = {key: value for key, value in variables if os.sep not in value}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _machine(experiment: Experiment) -> dict:

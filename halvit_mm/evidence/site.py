@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..zoo.page import TABLE as ZOO
+from ..zoo.page import make_table
 from . import cost_tables, halving_tables, records, tables  # noqa: F401  they register their tables
 from .experiments import Experiment
 from .logs import Logs
 from .pages import Block, blocks, fill, pages, write
 from .plots import PLOTS, Plot
 from .records import experiments_of
-from .tables import TABLES, Table
+from .tables import TABLES, Table, table
+
+table(ZOO, "zoo/*")(lambda logs: make_table(logs.folder / "zoo"))
 
 
 @dataclass(frozen=True, kw_only=True)
