@@ -45,7 +45,7 @@ _SKIPPED = (
     re.compile(r"^#.*$", re.MULTILINE),
     # Versions, also several of one package: Python 3.10, 3.11 or 3.12.
     re.compile(
-        rf"\b(?:{_PACKAGES})[\s(:≥<>=-]*(?:before |after |from )?\d+(?:\.\d+)+"
+        rf"\b(?:{_PACKAGES})[\s(:≥<>=-]*(?:before |after |from |is )?\d+(?:\.\d+)+"
         r"(?:(?:,| or| and| to|–)\s?\d+\.\d+)*"
     ),
     re.compile(r"\b\d{4}\.\d{5}\b"),  # arXiv

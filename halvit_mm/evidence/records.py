@@ -3,7 +3,7 @@
 A record is ``run.json`` in a training's folder or in a folder of JSON logs, or ``NAME.run.json``
 beside a single one. It has ``command``, ``seed``, ``date``, ``hardware``, ``versions`` and, of a
 training, ``metrics``, the last validation's. ``from_docs`` lists what no log tells, but the
-documentation said when the log was made. JSON logs that hold ``machine`` or ``runs`` need none.
+documentation said when the log was made. JSON logs that tell all that themselves need none.
 """
 
 import json
@@ -64,8 +64,8 @@ def make_record(logs: Logs, name: str, about: dict[str, Any]) -> dict[str, Any]:
 
 def machine_facts(described: dict[str, Any]) -> dict[str, Any]:
     """``hardware`` and ``versions`` from :func:`halvit_mm.benchmark.machine.describe`."""
-    hardware = {key: described[key] for key in ("cpu", "cores", "gpu", "system")}
-    variables = {k: v for k, v in described["environment"].items() if os.sep not in v}
+    hardware = {key: described.get(key) for key in ("cpu", "cores", "gpu", "system")}
+    variables = {k: v for k, v in described.get("environment", {}).items() if os.sep not in v}
     return {
         "hardware": hardware | {"environment": variables},
         "versions": {"python": described["python"], **described["versions"]},
@@ -81,7 +81,8 @@ def read_record(logs: Logs, name: str) -> dict[str, Any] | None:
     content = logs.json(name)
     if not isinstance(content, dict):
         return None
-    machines = content.get("runs") or [content.get("machine")]
+    itself = content if {"command", "versions"} <= set(content) else None
+    machines = content.get("runs") or [content.get("machine") or itself]
     if not isinstance(machines, list) or not machines[0]:
         return None
     last = machines[-1]
