@@ -14,7 +14,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "halvit_mm/__init__.py").re
 #: What the package carries in ``halvit_mm/.mim``, where OpenMMLab's programs look for it.
 CARRIED = ("configs", "tools", "model-index.yml")
 #: Tools that make no sense without the rest of the repository.
-IN_CLONES_ONLY = ("install.py", "make_model_zoo.py")
+IN_CLONES_ONLY = ("install.py", "make_model_zoo.py", "make_results.py", "check_matrix.py")
 
 
 class BuildWithConfigsAndTools(build_py):
