@@ -8,6 +8,8 @@ index, model-index.yml, are written anew.
 
 import argparse
 import logging
+import os
+from pathlib import Path
 
 import _path  # noqa: F401
 
@@ -34,7 +36,8 @@ def main() -> None:
     from halvit_mm.zoo.metafiles import write_metafiles
     from halvit_mm.zoo.page import write_page
 
-    root = carried("configs").parent
+    os.chdir(carried("configs").parent)  # where data sets lie, and what paths in checkpoints mean
+    root = Path()
     results, work_dir = root / "docs/results/zoo", root / "work_dirs/zoo"
     if not args.index:
         entries = [ENTRIES[name] for name in args.names or ENTRIES]

@@ -77,6 +77,8 @@ def make(
         train(load_config(config), work_dir=str(folder), resume="auto")
         checkpoint = last_checkpoint(folder)
     published = publish(checkpoint, work_dir / "published" / f"{entry.name}.pth", fp16=True)
+    for former in set(published.parent.glob(f"{entry.name}-*.pth")) - {published}:
+        former.unlink()
     content = published.read_bytes()
     if len(content) > MAX_BYTES:
         raise UserError(f"{published}: {len(content):,} bytes are too many for a release")

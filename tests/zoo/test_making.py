@@ -30,6 +30,7 @@ def folders(tmp_path_factory) -> dict:
     classifier_config(root / "tiny.py", make_folders(root / "data"))
     with (root / "tiny.py").open("a") as config:
         config.write("train_cfg = dict(by_epoch=True, max_epochs=2)\nrandomness = dict(seed=3)\n")
+        config.write("default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))\n")
     return dict(root=root, work_dir=root / "work", results=root / "results")
 
 
@@ -79,6 +80,7 @@ def test_a_training_goes_on_where_it_stopped(entry, folders, made):
     assert said[0] == f"tiny: training in {folder}"
     logs = sorted(folder.glob("*/*.log"))
     assert "training continues from" in logs[-1].read_text()
+    assert len(list((folders["work_dir"] / "published").iterdir())) == 1
 
 
 def test_another_training_in_the_folder_is_refused(entry, folders, made):
