@@ -5,7 +5,7 @@ usage: python tools/install.py [VENV]        (default .venv)
 
 Needs nothing but Python 3.10-3.12 with pip. Every file that is downloaded must have the hash that
 requirements/ gives it, build tools included. A second call returns at once as long as requirements/
-has not changed. An existing VENV whose torch is at least 2.4 and has its matching torchvision keeps
+has not changed. An existing VENV whose torch is at least 2.6 and has its matching torchvision keeps
 them. Downloads and unpacks with uv where it can be had, with pip otherwise or where
 HALVIT_INSTALLER=pip is set.
 """
@@ -95,7 +95,7 @@ def has_matching_torch(python):
     found = re.match(r"(\d+)\.(\d+)", run.stdout)
     if run.returncode or found is None:
         return False
-    return tuple(map(int, found.groups())) >= (2, 4)
+    return tuple(map(int, found.groups())) >= (2, 6)
 
 
 def step(what, command):

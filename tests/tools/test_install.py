@@ -70,9 +70,9 @@ def test_changed_requirements_are_installed(installer, venv, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("answer", "matching"), [("2.4.1", True), ("2.11.0+cu130", True), ("2.3.0", False), ("", False)]
+    ("answer", "matching"), [("2.6.0", True), ("2.11.0+cu130", True), ("2.5.1", False), ("", False)]
 )
-def test_torch_is_kept_from_2_4_on(installer, tmp_path, answer, matching):
+def test_torch_is_kept_from_2_6_on(installer, tmp_path, answer, matching):
     assert installer.has_matching_torch(answering(tmp_path / "python", answer)) is matching
 
 
