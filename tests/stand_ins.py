@@ -155,11 +155,11 @@ def _converted_mini_swin(path: Path, sandbox: Path) -> None:
 
 
 def _detector_config(path: Path, sandbox: Path) -> None:
-    write_small(ROOT / "configs/nuclei/mask_rcnn_halvit_small_nuclei.py", path)
+    write_small(ROOT / "configs/digits/mask_rcnn_halvit_digits.py", path)
 
 
 def _detector(path: Path, sandbox: Path) -> None:
-    _save(ROOT / "configs/nuclei/mask_rcnn_halvit_small_nuclei.py", path)
+    _save(ROOT / "configs/digits/mask_rcnn_halvit_digits.py", path)
 
 
 def _onnx(path: Path, sandbox: Path) -> None:

@@ -52,8 +52,6 @@ PLACEHOLDERS = {
     "CONFIG": "config.py",
     "CKPT": "epoch_12.pth",
     "CHECKPOINT": "epoch_12.pth",
-    "FILE": "epoch_12.pth",
-    "DOWNLOADED": "resnet50-official.pth",
 }
 #: Commands that do not run here, and why. If they start a tool, its parser still reads them.
 NOT_RUN = {
@@ -65,11 +63,12 @@ NOT_RUN = {
     r"python tools/make_results\.py --rerun (?!--dry-run).*": "trains for hours",
     r"bash tools/slurm_train\.sh .*": "needs Slurm; tests/tools/test_slurm.py has a stand-in of it",
 }
-#: Tools that take longer than a second or two: they run with ``--full``.
+#: Tools that take longer than a second or two, or read what these write: run with ``--full``.
 SLOW = (
-    *("train.py", "test.py", "dist_train.sh", "dist_test.sh", "draw_predictions.py"),
-    *("convert_checkpoint.py", "halve.py", "export_onnx.py", "export_program.py"),
-    *("measure_training.py", "serve.py", "visualize.py"),
+    *("train.py", "test.py", "dist_train.sh", "dist_test.sh"),
+    *("draw_predictions.py", "analyze_run.py", "measure_training.py"),
+    *("convert_checkpoint.py", "publish_model.py", "halve.py"),
+    *("export_onnx.py", "export_program.py", "serve.py", "visualize.py"),
 )
 #: What makes a tool quick, added to its command. The last of an option counts.
 QUICKER = {
