@@ -1,6 +1,7 @@
 """Strategies of hypothesis for tensors that are laid out oddly, empty, or wrong."""
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -17,8 +18,17 @@ WRONG_VALUES = (
 
 @st.composite
 def image_shapes(draw, *, least_batch: int = 0, most_pixels: int = 2**17) -> tuple[int, ...]:
-    """Shapes (B, 3, H, W): up to four images, fewer of large ones."""
+    """Shapes (B, 3, H, W): up to four images, fewer of large ones.
+
+    Without ``--full`` large in one direction at a time: half precision is slow on a CPU.
+    """
     height, width = draw(SIDES), draw(SIDES)
+    if settings.default.max_examples < 100:
+        most_pixels = min(most_pixels, 2**13)
+        if height > width:
+            height = min(height, most_pixels // width)
+        else:
+            width = min(width, most_pixels // height)
     most = min(4, max(1, most_pixels // (height * width)))
     return draw(st.integers(min(least_batch, most), most)), 3, height, width
 

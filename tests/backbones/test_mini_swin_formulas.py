@@ -172,7 +172,14 @@ def test_a_shared_weights_gradient_is_the_sum_over_its_uses_in_the_equations():
         assert len(uses) == 2 and all(c.grad.abs().max() > 1e-2 * largest for c in uses)
 
 
-@pytest.mark.parametrize("size", ["pairs", "stages of one block", "threes, large patches"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        "pairs",
+        "threes, large patches",
+        pytest.param("stages of one block", marks=pytest.mark.full),
+    ],
+)
 def test_a_shared_weights_gradient_is_the_sum_over_unshared_copies(size):
     size = SIZES[size]
     official = random_state_dict(**size, num_classes=10)

@@ -20,6 +20,7 @@ def cell_of(comparison: Comparison, mode: str, **options) -> dict:
     return measure_cell("tiny", comparison, case, settings)
 
 
+@pytest.mark.full
 def test_a_model_against_itself_and_against_a_slower_one():
     mode = "training"
     comparison = against(Tiny(Slow, 0.02), Tiny(Slow, 0.02), Tiny(Slow, 0.04))
@@ -32,6 +33,7 @@ def test_a_model_against_itself_and_against_a_slower_one():
     assert [len(model["measures"][f"{mode} time"]) for model in cell["models"]] == [3, 3, 3]
 
 
+@pytest.mark.full
 def test_peak_memory_is_of_each_model_by_itself(monkeypatch):
     """Whatever tunes the allocator, and in spite of what others hold.
 
@@ -80,6 +82,7 @@ def test_those_that_fail_are_told_and_the_rest_goes_on():
     assert len(cell["models"][0]["measures"]["inference time"]) == 2
 
 
+@pytest.mark.full
 def test_where_ours_fails_nothing_is_compared():
     cell = cell_of(against(Tiny(Failing, 0.0), Tiny(Tied)), "training", rounds=1, steps=1)
     (row,) = cell_rows(cell)
