@@ -28,7 +28,11 @@ _VARIABLES = ("OMP_", "KMP_", "MKL_", "GOMP_", "MALLOC_", "LD_PRELOAD", "TORCH",
 
 def describe() -> dict[str, Any]:
     """The machine, the versions, the date and the command, for JSON."""
-    variables = {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)}
+    variables = {
+        k: v
+        for k, v in os.environ.items()
+        if k.startswith(_VARIABLES) and k != "TORCHINDUCTOR_CACHE_DIR"  # torch's own
+    }
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *_command()]),

@@ -128,7 +128,7 @@ def _check_same_training(cfg: Config, folder: Path) -> None:
     trained_with = folder / Path(cfg.filename).name  # mmengine writes the config there
     if not trained_with.is_file():
         return
-    then = Config.fromfile(trained_with, import_custom_modules=False)
+    then = load_config(trained_with)
     for key in ("model", "param_scheduler", "randomness"):
         if then.get(key) != cfg.get(key):
             raise UserError(

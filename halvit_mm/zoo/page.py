@@ -24,7 +24,7 @@ def write_page(page: Path, results: Path) -> None:
 
 def make_table(results: Path) -> str:
     """A row for each model that has a log, in Markdown."""
-    header = ["model", "data", "parameters, of which backbone", "fp16", "fp32", "file", "SHA-256"]
+    header = ["model", "data", "parameters", "backbone", "fp16", "fp32", "file", "SHA-256"]
     rows = []
     for entry in ENTRIES.values():
         log = results / f"{entry.name}.json"
@@ -35,7 +35,8 @@ def make_table(results: Path) -> str:
             [
                 f"`{entry.name}`",
                 f"{entry.dataset}, {facts['epochs']} epochs",
-                f"{facts['parameters']:,}, {facts['backbone_parameters']:,}",
+                f"{facts['parameters']:,}",
+                f"{facts['backbone_parameters']:,}",
                 shown(entry, facts, "fp16"),
                 shown(entry, facts, "fp32"),
                 f"{facts['bytes'] / 1e6:.1f} MB",
