@@ -115,6 +115,19 @@ def test_the_source_distribution_holds_what_the_wheel_is_made_of(built):
     assert {"CITATION.cff", "CHANGELOG.md", "LICENSE", "model-index.yml"} <= inside
 
 
+def test_an_editable_installation_links_to_the_clone(built):
+    """Beside the stale copies of ``built``, which go away; both pip and uv call this hook."""
+    hook = "from setuptools import build_meta; build_meta.build_editable('../editable')"
+    (built / "editable").mkdir()
+    _run("-c", hook, cwd=built / "source")
+    mim = built / "source/halvit_mm/.mim"
+    assert {link.name: link.resolve() for link in mim.iterdir()} == {
+        name: built / "source" / name for name in ("configs", "tools", "model-index.yml")
+    }
+    (wheel,) = (built / "editable").glob("*.whl")
+    assert not any(".mim" in name for name in zipfile.ZipFile(wheel).namelist())
+
+
 def test_configs_by_the_package_s_name(at_home, site, tmp_path):
     """Inherited by a user's config, by mmengine's hub and as an argument; each builds."""
     (tmp_path / "mine.py").write_text(
