@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.xdist_group("notebook")  # so that one process executes it, once
+
 #: Marks cells whose outputs are the same on every machine.
 TAG = "same-everywhere"
 
