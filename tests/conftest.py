@@ -16,7 +16,9 @@ if str(ROOT) not in sys.path:
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-torch.set_num_threads(2)
+# Each worker has a core. Threads beyond that wait for each other busily: tiny trainings that take a
+# second take minutes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
