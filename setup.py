@@ -89,7 +89,7 @@ setup(
         "docs": ["mkdocs-material", "mkdocstrings[python]"],
         "dev": [
             *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "build"),
-            *("ruff", "pre-commit"),
+            *("nbclient", "ipykernel", "ruff", "pre-commit"),
         ],
     },
 )
