@@ -183,13 +183,25 @@ def test_every_config_by_the_package_s_name(at_home, tmp_path):
     assert len(built) == sum("_base_" not in name for name in files("configs") if ".py" in name)
 
 
-def test_a_training_and_a_test_by_our_command_and_by_mim_s_path(at_home, site, tmp_path):
-    """mim runs ``halvit_mm/.mim/tools/train.py`` with its own options before those of the user."""
+@pytest.fixture
+def tiny(tmp_path) -> list[str]:
+    """A config in the user's folder, and what makes its training short."""
     classifier_config(tmp_path / "config.py", make_folders(tmp_path / "data"))
-    short = ("--cfg-options", "train_cfg.max_epochs=1")
-    at_home("-m", "halvit_mm", "train", "config.py", "--work-dir", "work", *short)
-    mim = site / "halvit_mm/.mim/tools/test.py"
-    at_home(mim, "config.py", "work/epoch_1.pth", "--launcher", "none", "--json", "metrics.json")
+    return ["config.py", "--cfg-options", "train_cfg.max_epochs=1"]
+
+
+def test_a_training_by_our_command(at_home, tmp_path, tiny):
+    at_home("-m", "halvit_mm", "train", *tiny, "--work-dir", "work")
+    assert (tmp_path / "work/epoch_1.pth").is_file()
+
+
+@pytest.mark.full
+def test_a_training_and_a_test_as_mim_runs_them(at_home, site, tmp_path, tiny):
+    """By the tools' paths, with mim's option behind the config."""
+    tools = site / "halvit_mm/.mim/tools"
+    at_home(tools / "train.py", tiny[0], "--launcher", "none", "--work-dir", "work", *tiny[1:])
+    command = (tools / "test.py", tiny[0], "work/epoch_1.pth", "--launcher", "none")
+    at_home(*command, "--json", "metrics.json")
     assert 0 <= json.loads((tmp_path / "metrics.json").read_text())["accuracy/top1"] <= 100
 
 
