@@ -62,7 +62,7 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["halvit_mm", "halvit_mm.*"]),
     cmdclass={"build_py": BuildWithConfigsAndTools},
-    install_requires=["torch>=2.4", "torchvision>=0.19", "numpy", "pillow", "tqdm"],
+    install_requires=["torch>=2.6", "torchvision>=0.21", "numpy", "pillow", "tqdm"],
     # mmengine, mmcv, mmdet and mmpretrain come from either of two families of distributions.
     extras_require={
         "onedl": [
