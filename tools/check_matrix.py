@@ -320,7 +320,7 @@ def table(results: Path) -> str:
             rows.append(table_row(json.loads(file.read_text())))
         else:
             blanks = ["–"] * (2 + len(STACK))
-            untried = [f"`{name}`", combination.installer, combination.python]
+            untried = [f"`{name}`", combination.installer, f"`{combination.python}`"]
             rows.append([*untried, *blanks, "not tried yet", "–"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -337,7 +337,7 @@ def table_row(result: dict[str, Any]) -> list[str]:
     else:
         outcome = "works, ONNX too" if "onnx" in steps else "works"
     found = [family.get(name, "–") for name in ("torch", "numpy", *STACK)]
-    first = [f"`{result['name']}`", result["installer"], result["python"]]
+    first = [f"`{result['name']}`", result["installer"], f"`{result['python']}`"]
     return [*first, *found, outcome, result["date"][:10]]
 
 
