@@ -43,10 +43,12 @@ class Command:
 
 
 def pages(root: Path) -> list[Path]:
-    """All pages with code: at the top, of the documentation and of the examples."""
-    top = [root / "README.md", root / "CONTRIBUTING.md"]
-    inner = sorted([*root.glob("docs/**/*.md"), *root.glob("examples/**/*.md")])
-    return [page for page in [*top, *inner] if page.is_file()]
+    """README, the guide for contributors, and the documentation.
+
+    The pages of ``examples``, which are to be copied elsewhere, are executed by
+    ``tests/examples``.
+    """
+    return [root / "README.md", root / "CONTRIBUTING.md", *sorted(root.glob("docs/**/*.md"))]
 
 
 def blocks(page: Path, root: Path) -> list[Block]:

@@ -16,7 +16,6 @@ import runpy
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import processes
 import pytest
 import torch
 import yaml
@@ -56,12 +56,18 @@ PLACEHOLDERS = {
 #: Commands that do not run here, and why. If they start a tool, its parser still reads them.
 NOT_RUN = {
     r"make( [\w-]+)+": "makes an environment, takes minutes; here its targets must exist",
-    r"pip install .*": "changes the environment; here its extras must exist",
+    r"pip (un)?install .*": "changes the environment; here its extras must exist",
     r"git clone .*": "needs the network",
     r"\.venv/bin/pre-commit install": "changes the clone",
     r"\.venv/bin/python -m pytest .*": "these are the tests; here what it names must exist",
-    r"python tools/make_results\.py --rerun (?!--dry-run).*": "trains for hours",
     r"bash tools/slurm_train\.sh .*": "needs Slurm; tests/tools/test_slurm.py has a stand-in of it",
+}
+#: Tools that change the repository or an environment, and the options with which they do not.
+ONLY_WITH = {
+    "make_results.py": {"--check", "--list", "--dry-run"},
+    "check_matrix.py": {"--table", "--help"},
+    "make_model_zoo.py": set(),
+    "install.py": set(),
 }
 #: Tools that take longer than a second or two, or read what these write: run with ``--full``.
 SLOW = (
@@ -74,6 +80,7 @@ SLOW = (
 QUICKER = {
     "halve.py": ["--images", "4", "--steps", "2"],
     "make_blood_cells.py": ["--num-train", "4", "--num-val", "2"],
+    "make_digits.py": ["--num-train", "4", "--num-val", "2"],
     "measure_training.py": ["--rounds", "1", "--steps", "1"],
 }
 #: What several machines and GPUs are here.
@@ -121,8 +128,7 @@ def page_of(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[B
         (folder / "docs").symlink_to(ROOT / "docs")
         (folder / ".venv").symlink_to(sys.prefix)
         shutil.copytree(ROOT / "configs", folder / "configs", copy_function=os.symlink)
-        if (ROOT / "examples").exists():
-            shutil.copytree(ROOT / "examples", folder / "examples")
+        shutil.copytree(ROOT / "examples", folder / "examples")
         (folder / "data").mkdir()
         for made in data.iterdir():
             (folder / "data" / made.name).symlink_to(made)
@@ -264,7 +270,11 @@ def execute_command(block: Block, command: Command, page: Page, *, full: bool) -
     if any(re.fullmatch(pattern, shlex.join(words)) for pattern in NOT_RUN):
         check_unrun(words, where)
         return
-    if tool and not full and {tool.name, Path(words[1]).name} & set(SLOW):
+    if tool is None or command.piped:
+        pytest.fail(f"{where}: it is neither executed nor in NOT_RUN")
+    if not ONLY_WITH.get(tool.name, {*words}) & {*words}:
+        return
+    if not full and {tool.name, Path(words[1]).name} & set(SLOW):
         return
     if read is not None:
         supply_inputs(read, page)
@@ -351,6 +361,9 @@ def parsed(tool: Path, arguments: list[str], where: str) -> argparse.Namespace |
             runpy.run_path(str(tool), run_name="__main__")
         except Parsed as found:
             return argparse.Namespace(**found.args[0])
+        except SystemExit as end:  # --help
+            assert not end.code, where
+            return None
     pytest.fail(f"{where}: the tool did not read its arguments")
 
 
@@ -404,17 +417,6 @@ def started(command: Command, words: list[str], page: Page) -> tuple[int, str, s
     """Runs a command to its end: status, standard output, standard error."""
     cwd = page.path(".")
     env = {name: ENVIRONMENT.get(name, value) for name, value in command.env.items()}
-    if command.piped or find_tool(words) is None:
-        text = command.text if command.piped else shlex.join(words)
-        shell = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=cwd,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        return shell.returncode, shell.stdout, shell.stderr
     words = [*on_this_cpu(words, page), *QUICKER.get(find_tool(words).name, ())]
     if words[0] == "bash":
         words[2 + place_of_processes(Path(words[1]).name)] = PROCESSES
@@ -494,13 +496,32 @@ def block_of(text: str, language: str = "bash") -> Block:
         ("make no-such-target", "no such target"),
         ('pip install ".[no_such_extra]"', "no such extra"),
         ("cd nowhere", "no such folder"),
-        ("no_such_program", "not found"),
+        ("rm x.py", "neither executed nor in NOT_RUN"),
+        ("python tools/count_params.py CONFIG | tail", "neither executed nor in NOT_RUN"),
         ("python tools/publish_model.py no_such.pth out.pth", "no_such.pth"),
     ],
 )
 def test_a_wrong_command_is_found(text, fault, page_of, monkeypatch) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception), match=fault):
         execute(block_of(text), page_of(block_of("")), monkeypatch, full=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip uninstall --yes halvit_mm",
+        "python tools/make_results.py",
+        "python tools/check_matrix.py --env .venv/bin/python",
+        "bash tools/slurm_train.sh PARTITION name CONFIG",
+    ],
+)
+def test_what_changes_more_than_the_page_never_runs(text, page_of, monkeypatch) -> None:
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, **__: pytest.fail("it runs"))
+    monkeypatch.setattr(processes, "_run_forked", lambda *_: pytest.fail("it runs"))
+    execute(block_of(text), page_of(block_of("")), monkeypatch, full=True)
+    with pytest.raises(pytest.fail.Exception, match="it runs"):
+        counted = block_of("python tools/count_params.py CONFIG")
+        execute(counted, page_of(block_of("")), monkeypatch, full=True)
 
 
 @pytest.mark.parametrize(
