@@ -14,7 +14,7 @@ from halvit_mm.evidence.site import Site, needed
 from halvit_mm.evidence.tables import TABLES
 
 #: Logs of tools that are repeated by themselves.
-OTHERS = ("zoo/", "install/")  # tools/make_model_zoo.py, tools/check_matrix.py
+OTHERS = ("zoo/", "install/", "examples/")  # make_model_zoo.py, check_matrix.py, by hand
 SCALARS = "cifar10_halvit_cpu_seed0/20261122_145528/vis_data/scalars.json"
 
 
