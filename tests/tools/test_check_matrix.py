@@ -100,7 +100,7 @@ def test_what_a_failure_says(matrix: ModuleType, tmp_path: Path, printed: str, k
     code = f"import sys; print({printed.format(folder=tmp_path)!r}); sys.exit(3)"
     step = matrix.run([sys.executable, "-c", code], tmp_path, tmp_path)
     assert step["error"] == kept
-    assert step["seconds"] > 0
+    assert 0 <= step["seconds"] < 60
 
 
 def test_what_worked_has_no_error(matrix: ModuleType, tmp_path: Path, monkeypatch):
@@ -110,7 +110,7 @@ def test_what_worked_has_no_error(matrix: ModuleType, tmp_path: Path, monkeypatc
         "assert os.environ['MMCV_WITH_OPS'] == '0' and 'HALVIT_DIGITS_ROOT' not in os.environ"
     )
     step = matrix.run([sys.executable, "-c", code], tmp_path, tmp_path, {"MMCV_WITH_OPS": "0"})
-    assert step.pop("seconds") > 0
+    assert 0 <= step.pop("seconds") < 60
     assert step == {"operators": "torchvision"}
 
 
