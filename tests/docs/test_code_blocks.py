@@ -155,20 +155,19 @@ def undisturbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     DefaultScope._instance_dict.update(scopes)
 
 
-def marked(block: Block) -> Any:
-    """A page's blocks run in one process, in their order."""
-    return pytest.param(block, id=str(block), marks=pytest.mark.xdist_group(block.page))
-
-
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", list(map(marked, BLOCKS)))
-def test_block(
-    block: Block,
+@pytest.mark.parametrize("name", sorted({block.page for block in BLOCKS}))
+def test_page(
+    name: str,
     page_of: Callable[[Block], Page],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    execute(block, page_of(block), monkeypatch, full=request.config.getoption("--full"))
+    """All blocks of a page, as later ones build on earlier ones."""
+    for block in BLOCKS:
+        if block.page == name:
+            print(block)  # which one failed
+            execute(block, page_of(block), monkeypatch, full=request.config.getoption("--full"))
 
 
 def execute(block: Block, page: Page, monkeypatch: pytest.MonkeyPatch, *, full: bool) -> None:
