@@ -30,17 +30,27 @@ def run(main: Callable[[], int | None]) -> None:
     """
     try:
         status = main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
-    except Exception as error:
-        sentence = _sentence(error)
-        if sentence is None:
+    except (KeyboardInterrupt, Exception) as error:
+        if _is_ctrl_c(error):
+            print("interrupted", file=sys.stderr)
+            status = 130
+        elif sentence := _sentence(error):
+            if not _is_told_already(sentence):
+                print(f"error: {sentence}", file=sys.stderr)
+            status = 2
+        else:
             raise
-        if not _is_told_already(sentence):
-            print(f"error: {sentence}", file=sys.stderr)
-        status = 2
     sys.exit(status or 0)
+
+
+def _is_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what mmengine makes of it while it formats a config.
+
+    It does so at every checkpoint, and takes whatever ends it for a fault of the config.
+    """
+    if isinstance(error, SyntaxError):
+        error = error.__context__
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _is_told_already(sentence: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from archives import make_archives
+from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from halvit_mm.cli import run
@@ -32,6 +33,18 @@ def test_statuses(capsys):
         2,
         "error: x.py: it is wrong: correct it\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(KeyboardInterrupt(), SystemExit), (ValueError(), SyntaxError)]
+)
+def test_ctrl_c_while_a_config_is_formatted(error, raised, capsys, monkeypatch):
+    """mmengine does so for each checkpoint, and makes a SyntaxError of whatever ends it."""
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda *_, **__: fail(error))
+    with pytest.raises(raised) as caught:
+        run(lambda: Config(dict(a=1)).pretty_text)
+    if raised is SystemExit:
+        assert (caught.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), FileNotFoundError(2, "No such file", "a.jpg")])

@@ -100,7 +100,7 @@ def tools(tmp_path, monkeypatch) -> Path:
     """A folder for tools to write."""
     folder = tmp_path / "tools"
     folder.mkdir()
-    monkeypatch.setattr(watching, "_ROOT", tmp_path)
+    monkeypatch.setattr(watching, "carried", lambda name: tmp_path / name)
     return folder
 
 

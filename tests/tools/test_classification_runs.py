@@ -98,7 +98,7 @@ def test_an_epoch_on_imagenet(tmp_path, root, test_data, name, layout):
     labels = lay_out_imagenet(test_data / "tiny/imagenet10", tmp_path / "imagenet", layout)
     config = root / "configs/imagenet" / f"{name}.py"
     options = [
-        *("train_cfg.max_epochs=1", "default_hooks.logger.interval=1"),
+        *("train_cfg.max_epochs=1", "default_hooks.logger.interval=1", "randomness.seed=0"),
         *("train_dataloader.batch_size=5", "train_dataloader.num_workers=1"),
         *("val_dataloader.batch_size=5", "val_dataloader.num_workers=0"),
         *("test_dataloader.batch_size=5", "test_dataloader.num_workers=0"),
