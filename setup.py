@@ -75,7 +75,7 @@ setup(
         ],
         "openmmlab": [
             "mmengine>=0.10.4",
-            "mmcv>=2.0.0",
+            "mmcv>=2.0.0,<2.2",  # mmdet refuses newer ones
             "mmdet>=3.2.0",
             "mmpretrain>=1.2.0",
             "pycocotools>=2.0.8",
@@ -88,7 +88,7 @@ setup(
         "benchmark": ["timm"],  # a peer to compare with
         "docs": ["mkdocs-material", "mkdocstrings[python]"],
         "dev": [
-            *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "build"),
+            *("pytest<9.2", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "build"),
             *("nbclient", "ipykernel", "ruff", "pre-commit"),
         ],
     },

@@ -82,3 +82,18 @@ def test_tests_that_docs_name_exist(root):
 
     for name in re.findall(r"`((?:tests/)[\w/]+\.py)", (root / "docs/reliability.md").read_text()):
         assert (root / name).is_file(), name
+
+
+def test_tests_of_a_group_share_a_process(root, tmp_path):
+    """What takes long to make is made once: some releases of pytest keep xdist from doing so."""
+    (tmp_path / "test_group.py").write_text(
+        "import os, pytest\n"
+        "pytestmark = pytest.mark.xdist_group('group')\n"
+        "@pytest.mark.parametrize('i', range(4))\n"
+        "def test(i, worker_id):\n"
+        "    open(os.path.join(os.path.dirname(__file__), f'{worker_id}.txt'), 'w')\n"
+    )
+    options = ["-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup", tmp_path]
+    run = subprocess.run([sys.executable, "-m", "pytest", *options], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    assert len(list(tmp_path.glob("gw*.txt"))) == 1
