@@ -5,6 +5,7 @@ Each page has a folder of its own with the repository's tools and configs, small
 in one namespace; those that are configs are built and tried. Commands are parsed by the tools' own
 parsers, their configs are loaded, and then they run: in every test run the quick ones, with
 ``--full`` all of them. What cannot run as printed is in the tables below, with the reason.
+``--record FOLDER`` writes how long each command took.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -101,6 +103,7 @@ class Page:
 
     folder: Path
     namespace: dict[str, Any] = field(default_factory=lambda: dict(__name__="__main__"))
+    seconds: dict[str, float] = field(default_factory=dict)
     cwd: Path = None
 
     def path(self, name: str) -> Path:
@@ -162,12 +165,15 @@ def test_page(
     page_of: Callable[[Block], Page],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    record_outcome: Callable[[str, str, dict], None],
 ) -> None:
     """All blocks of a page, as later ones build on earlier ones."""
     for block in BLOCKS:
         if block.page == name:
             print(block)  # which one failed
-            execute(block, page_of(block), monkeypatch, full=request.config.getoption("--full"))
+            page = page_of(block)
+            execute(block, page, monkeypatch, full=request.config.getoption("--full"))
+    record_outcome("commands", name, dict(seconds=page.seconds))
 
 
 def execute(block: Block, page: Page, monkeypatch: pytest.MonkeyPatch, *, full: bool) -> None:
@@ -277,7 +283,9 @@ def execute_command(block: Block, command: Command, page: Page, *, full: bool) -
         return
     if read is not None:
         supply_inputs(read, page)
+    began = time.monotonic()
     status, output, errors = started(command, words, page)
+    page.seconds[command.text] = round(time.monotonic() - began, 1)
     assert status == 0, f"{where}\nexit status {status}\n{output[-2000:]}\n{errors[-3000:]}"
 
 
