@@ -67,7 +67,8 @@ COMBINATIONS = {
     "pinned-py3.11": Combination("3.11", ("make install",)),
     "pinned-py3.12": Combination("3.12", ("make install",)),
     "onedl-newest": Combination("3.11", ("pip install torch torchvision", ONEDL)),
-    "onedl-lowest": Combination("3.10", (LOWEST, ONEDL), "pip"),
+    # Exporting a detector needs a newer torch and says so.
+    "onedl-lowest": Combination("3.10", (LOWEST, ONEDL), "pip", broken=("onnx",)),
     "onedl-py3.13": Combination("3.13", ('pip install ".[onedl]"',)),  # uv ignores upper bounds
     "onedl-py3.13-pip": Combination("3.13", (ONEDL,), "pip", broken=("install",)),
     "openmmlab-plain": Combination("3.10", (LOWEST, OPENMMLAB), broken=("install",)),
@@ -330,12 +331,14 @@ def table_row(result: dict[str, Any]) -> list[str]:
     family = {name.removeprefix("onedl-"): version for name, version in versions.items()}
     family.setdefault("mmdet", family.get("mmdetection", "–"))
     wrong = failed(steps)
-    if wrong == ["install"]:
-        outcome = "**does not install**"
-    elif wrong:
-        outcome = f"**fails**: {', '.join(wrong)}"
-    else:
+    if not wrong:
         outcome = "works, ONNX too" if "onnx" in steps else "works"
+    elif wrong == ["install"]:
+        outcome = "**does not install**"
+    elif tuple(wrong) == COMBINATIONS[result["name"]].broken:
+        outcome = f"works, except for {', '.join(wrong)}"
+    else:
+        outcome = f"**fails**: {', '.join(wrong)}"
     found = [family.get(name, "–") for name in ("torch", "numpy", *STACK)]
     first = [f"`{result['name']}`", result["installer"], f"`{result['python']}`"]
     return [*first, *found, outcome, result["date"][:10]]

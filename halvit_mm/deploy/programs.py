@@ -12,6 +12,9 @@ from .pixels import Pixels
 
 Part = Literal["model", "backbone"]
 
+#: The first release of torch whose graphs may cut and sort what only running them tells the number of.
+_FOR_DETECTORS = (2, 10)
+
 
 class ExportableClassifier(nn.Module):
     """A classifier of mmpretrain from pixels to logits.
@@ -77,12 +80,17 @@ def exportable(model: nn.Module, *, part: Part = "model") -> nn.Module:
     BatchNorms become part of the convolutions beside them, in ``model`` itself.
 
     Raises:
-        UserError: The model has a part that cannot be exported.
+        UserError: The model has a part that cannot be exported, or torch is too old for it.
     """
     from .detectors import ExportableDetector
 
-    fold_batch_norms(model.eval())
     is_detector = hasattr(model, "rpn_head") or hasattr(model, "bbox_head")
+    if is_detector and part == "model" and torch.__version__ < _FOR_DETECTORS:
+        raise UserError(
+            f"torch {torch.__version__} cannot trace what follows the non-maximum suppression: take "
+            f"torch {'.'.join(map(str, _FOR_DETECTORS))} or newer, or export the backbone alone"
+        )
+    fold_batch_norms(model.eval())
     if part == "backbone":
         return ExportableBackbone(Pixels(model.data_preprocessor), model.backbone)
     return ExportableDetector(model) if is_detector else ExportableClassifier(model)
@@ -110,7 +118,10 @@ def trace(
     if any_size:
         dynamic |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad():
-        return torch.export.export(module, (image,), dynamic_shapes={"image": dynamic})
+        # Releases of torch differ in which way of tracing they take unasked.
+        return torch.export.export(
+            module, (image,), dynamic_shapes={"image": dynamic}, strict=False
+        )
 
 
 def _device(module: nn.Module) -> torch.device:

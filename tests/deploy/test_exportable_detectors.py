@@ -18,11 +18,13 @@ from small_detectors import (
     small_config,
 )
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from halvit_mm.analysis.weightless import build_without_weights
 from halvit_mm.deploy.boxes import DeltaDecoder, GroupedNMS
 from halvit_mm.deploy.detectors import ExportableDetector
 from halvit_mm.deploy.mask_pasting import paste_masks
+from halvit_mm.deploy.programs import exportable
 from halvit_mm.errors import UserError
 
 #: None divides into 32, the last is smaller than a window.
@@ -176,15 +178,28 @@ def test_no_proposals():
 
 def test_output_names():
     for detector, names in {"retinanet": 3, "mask_rcnn": 4}.items():
-        exportable = ExportableDetector(build(small_config(detector, "halvit")))
-        assert exportable.output_names == ("boxes", "scores", "labels", "masks")[:names]
+        made = ExportableDetector(build(small_config(detector, "halvit")))
+        assert made.output_names == ("boxes", "scores", "labels", "masks")[:names]
+
+
+def test_torch_that_is_too_old_is_refused(monkeypatch):
+    """What follows the suppression has a length that torch 2.9 could not trace."""
+    model = build(small_config("retinanet", "halvit"))
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
+    with pytest.raises(
+        UserError, match=r"^torch 2\.9\.1 cannot trace .* take torch 2\.10 or newer"
+    ):
+        exportable(model)
+    assert exportable(model, part="backbone").output_names
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.10.0"))
+    assert exportable(model).output_names == ("boxes", "scores", "labels")
 
 
 def test_puts_the_model_into_evaluation_mode_and_copies_nothing():
     model = build(small_config("mask_rcnn", "half_resnet50")).train()
-    exportable = ExportableDetector(model)
-    assert not any(module.training for module in exportable.modules())
-    assert {id(p) for p in exportable.parameters()} == {id(p) for p in model.parameters()}
+    made = ExportableDetector(model)
+    assert not any(module.training for module in made.modules())
+    assert {id(p) for p in made.parameters()} == {id(p) for p in model.parameters()}
 
 
 @pytest.mark.parametrize(

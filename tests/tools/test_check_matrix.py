@@ -55,6 +55,22 @@ def test_what_was_not_tried_is_told(matrix: ModuleType, tmp_path: Path):
     assert len({row.count("|") for row in matrix.table(tmp_path).splitlines()}) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "outcome"),
+    [
+        ("pinned-py3.11", (), "works, ONNX too"),
+        ("pinned-py3.11", ("install",), "**does not install**"),
+        ("pinned-py3.11", ("train", "onnx"), "**fails**: train, onnx"),
+        ("onedl-lowest", ("onnx",), "works, except for onnx"),
+        ("onedl-lowest", ("train",), "**fails**: train"),
+    ],
+)
+def test_outcomes(matrix: ModuleType, name: str, wrong: tuple[str, ...], outcome: str):
+    steps = {step: {} for step in ("install", "train", "onnx")} | {w: dict(error="") for w in wrong}
+    row = matrix.table_row(dict(name=name, installer="uv", python="3", date="", steps=steps))
+    assert outcome in row
+
+
 def test_supported_pythons_have_a_combination(root: Path, matrix: ModuleType):
     lowest, end = re.search(
         r'python_requires=">=3\.(\d+),<3\.(\d+)"', (root / "setup.py").read_text()
