@@ -12,7 +12,7 @@ from .pixels import Pixels
 
 Part = Literal["model", "backbone"]
 
-#: The first release of torch whose graphs may cut and sort what only running them tells the number of.
+#: The first release of torch that traces lists whose length only running the graph tells.
 _FOR_DETECTORS = (2, 10)
 
 
@@ -87,8 +87,8 @@ def exportable(model: nn.Module, *, part: Part = "model") -> nn.Module:
     is_detector = hasattr(model, "rpn_head") or hasattr(model, "bbox_head")
     if is_detector and part == "model" and torch.__version__ < _FOR_DETECTORS:
         raise UserError(
-            f"torch {torch.__version__} cannot trace what follows the non-maximum suppression: take "
-            f"torch {'.'.join(map(str, _FOR_DETECTORS))} or newer, or export the backbone alone"
+            f"torch {torch.__version__} cannot trace what follows the non-maximum suppression: "
+            f"take torch {'.'.join(map(str, _FOR_DETECTORS))} or newer, or export the backbone alone"
         )
     fold_batch_norms(model.eval())
     if part == "backbone":
