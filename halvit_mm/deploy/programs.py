@@ -86,9 +86,10 @@ def exportable(model: nn.Module, *, part: Part = "model") -> nn.Module:
 
     is_detector = hasattr(model, "rpn_head") or hasattr(model, "bbox_head")
     if is_detector and part == "model" and torch.__version__ < _FOR_DETECTORS:
+        lowest = ".".join(map(str, _FOR_DETECTORS))
         raise UserError(
             f"torch {torch.__version__} cannot trace what follows the non-maximum suppression: "
-            f"take torch {'.'.join(map(str, _FOR_DETECTORS))} or newer, or export the backbone alone"
+            f"take torch {lowest} or newer, or export the backbone alone"
         )
     fold_batch_norms(model.eval())
     if part == "backbone":

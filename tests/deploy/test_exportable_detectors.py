@@ -186,9 +186,7 @@ def test_torch_that_is_too_old_is_refused(monkeypatch):
     """What follows the suppression has a length that torch 2.9 could not trace."""
     model = build(small_config("retinanet", "halvit"))
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
-    with pytest.raises(
-        UserError, match=r"^torch 2\.9\.1 cannot .* take torch 2\.10 or newer"
-    ):
+    with pytest.raises(UserError, match=r"^torch 2\.9\.1 cannot .* take torch 2\.10 or newer"):
         exportable(model)
     assert exportable(model, part="backbone").output_names
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.10.0"))
