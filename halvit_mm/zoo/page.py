@@ -34,7 +34,7 @@ def make_table(results: Path) -> str:
         rows.append(
             [
                 f"`{entry.name}`",
-                f"{entry.dataset}, {facts['epochs']} epochs",
+                f"{entry.dataset}, {facts['epochs']} epoch{'s' * (facts['epochs'] > 1)}",
                 f"{facts['parameters']:,}",
                 f"{facts['backbone_parameters']:,}",
                 shown(entry, facts, "fp16"),
