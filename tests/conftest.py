@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -60,6 +61,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Properties are tried on the same few examples each time, and with ``--full`` on many new."""
+    # Shells have what they start in the background ignore Ctrl-C, and so would what tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     common = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
     settings.register_profile("quick", max_examples=12, derandomize=True, **common)
     settings.register_profile("full", max_examples=150, print_blob=True, **common)
