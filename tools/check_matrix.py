@@ -313,7 +313,7 @@ STACK = ("mmengine", "mmcv", "mmdet", "mmpretrain")
 
 def table(results: Path) -> str:
     """The results in ``results`` as Markdown."""
-    heads = ("combination", "by", "Python", "torch", "numpy", *STACK, "outcome", "date")
+    heads = ("combination", "outcome", "by", "Python", "torch", "numpy", *STACK, "date")
     rows = [heads, ["---"] * len(heads)]
     for name, combination in COMBINATIONS.items():
         file = results / f"{name}.json"
@@ -321,8 +321,8 @@ def table(results: Path) -> str:
             rows.append(table_row(json.loads(file.read_text())))
         else:
             blanks = ["–"] * (2 + len(STACK))
-            untried = [f"`{name}`", combination.installer, f"`{combination.python}`"]
-            rows.append([*untried, *blanks, "not tried yet", "–"])
+            how = [combination.installer, f"`{combination.python}`"]
+            rows.append([f"`{name}`", "not tried yet", *how, *blanks, "–"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -340,8 +340,8 @@ def table_row(result: dict[str, Any]) -> list[str]:
     else:
         outcome = f"**fails**: {', '.join(wrong)}"
     found = [family.get(name, "–") for name in ("torch", "numpy", *STACK)]
-    first = [f"`{result['name']}`", result["installer"], f"`{result['python']}`"]
-    return [*first, *found, outcome, result["date"][:10]]
+    how = [result["installer"], f"`{result['python']}`"]
+    return [f"`{result['name']}`", outcome, *how, *found, result["date"][:10]]
 
 
 if __name__ == "__main__":
