@@ -71,7 +71,6 @@ class Number:
 
     @property
     def value(self) -> float:
-        """Without commas."""
         """It as a number."""
         return float(self.text.replace(",", ""))
 

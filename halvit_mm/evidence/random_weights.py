@@ -17,12 +17,11 @@ from ..files import whole_file
 
 
 def main() -> None:
-    """Builds the config's model and saves its weights.
+    """Builds the config's model as it is initialised and saves its weights.
 
     Raises:
         UserError: The arguments are not two, or one is no config or cannot be written.
     """
-    """Writes a checkpoint of a config's model as it is initialised."""
     from mmengine.registry import MODELS, init_default_scope
 
     if len(sys.argv) != 3:
