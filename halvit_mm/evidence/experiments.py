@@ -479,8 +479,7 @@ def _reliability() -> list[Experiment]:
         Experiment(log="reliability/soak_predict", commands=(unpack, (
             *soak, "predict", *model, *pictures, "--out", "{out}")), **trained),
         Experiment(log="reliability/soak_page", commands=(unpack, (
-            *soak, "page", *model, *pictures, "--minutes", "8", "--warm-up", "800", "--out",
-            "{out}")), **trained),
+            *soak, "page", *model, *pictures, "--out", "{out}")), **trained),
     ]  # fmt: skip
 
 
