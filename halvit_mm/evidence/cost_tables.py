@@ -294,6 +294,19 @@ def onnx_accuracy(logs: Logs) -> str:
     return markdown(("model", "PyTorch", *PRECISIONS), lines)
 
 
+@table("onnx_detections", "deploy/detections_halvit_nuclei")
+def onnx_detections(logs: Logs) -> str:
+    """APs of a detector in onnxruntime by precision."""
+    results = logs.json("deploy/detections_halvit_nuclei")["results"]
+    lines = [
+        (title, *(f"{one['metrics'][f'coco/{metric}']:.3f}" for one in results))
+        for title, metric in {"box AP": "bbox_mAP", "mask AP": "segm_mAP"}.items()
+    ]
+    sizes = (one["file_bytes"] for one in results)
+    lines.append(("file, MB", *(NOTHING if n is None else f"{n / 1e6:.2f}" for n in sizes)))
+    return markdown(("", *(one["precision"] for one in results)), lines)
+
+
 @table("stability", "reliability/precision")
 def stability(logs: Logs) -> str:
     """Losses and norms in two precisions."""

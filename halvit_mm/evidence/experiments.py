@@ -440,6 +440,19 @@ def _deployment() -> list[Experiment]:
                 environment=ONE_THREAD,
             )
         )
+    trained = "nuclei_small_cpu"
+    found.append(
+        Experiment(
+            log="deploy/detections_halvit_nuclei",
+            commands=((
+                "tools/measure_precision.py", "configs/nuclei/mask_rcnn_halvit_small_nuclei.py",
+                f"{{runs}}/{trained}/epoch_10.pth", "--out", "{out}",
+            ),),
+            needs=(trained,),
+            data=("nuclei",),
+            environment=ONE_THREAD,
+        )
+    )  # fmt: skip
     half = f"{{runs}}/{found[0].log}/half.onnx"
     models = (half, f"{half}:speed", "timm:vit_base_patch16_224")
     time = ("tools/measure_onnx.py", *models, "--rounds", "15", "--out", "{out}")
@@ -490,6 +503,8 @@ UNREPEATABLE = {
     "overfit_coco8_continued_cpu": "its options were not kept",
     "halving/deit_base_random": "its 256 images were not kept",
     "published": "what the papers say, with their places",
+    "readme_commands": "README's commands as a reader starts them, by hand; "
+    "tests/docs/test_code_blocks.py executes them on smaller models",
     "coco_images": "names of the images of two subsets of COCO 2017",
 }
 
