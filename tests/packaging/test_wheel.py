@@ -180,7 +180,8 @@ def test_every_config_by_the_package_s_name(at_home, tmp_path):
         "        print('built', name)\n"
     )
     built = [line for line in at_home("try.py").splitlines() if line.startswith("built ")]
-    assert len(built) == sum("_base_" not in name for name in files("configs") if ".py" in name)
+    configs = [name for name in files("configs") if name.endswith(".py")]
+    assert len(built) == sum("/_base_/" not in name for name in configs)
 
 
 @pytest.fixture
