@@ -148,16 +148,18 @@ def _distances(length: int, device: torch.device) -> Tensor:
     return position[:, None] - position[None, :]
 
 
-def _places(query: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns of places in a map of ``width``."""
-    row = query // width
-    return row, query - row * width  # not `%`, which ONNX's exporter cannot do with a symbol
+def _places(size: Size, queries: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the tokens ``queries`` of a map, (n) each."""
+    # Not by `//` and `%`, which ONNX's exporter cannot do with a symbol, nor by a difference in the
+    # place of `%`, which inductor takes for a number that may be negative.
+    row = torch.arange(size[0], device=device)[:, None].expand(size).flatten()
+    column = torch.arange(size[1], device=device).expand(size).flatten()
+    return row[queries], column[queries]
 
 
 def _pairs(rows: Tensor, columns: Tensor, queries: slice) -> Tensor:
     """Sum of what pairs of rows (H, H) and of columns (W, W) have, for (query, key) (n, H · W)."""
-    query = torch.arange(rows.shape[0] * columns.shape[0], device=rows.device)[queries]
-    row, column = _places(query, columns.shape[0])
+    row, column = _places((rows.shape[0], columns.shape[0]), queries, rows.device)
     rows, columns = rows[row], columns[column]
     return (rows[:, :, None] + columns[:, None, :]).flatten(1)
 
@@ -187,11 +189,10 @@ class DecomposedRelativePosition(RelativePosition):
             _resize_table(table, 2 * length - 1)
             for table, length in ((self.table_h, height), (self.table_w, width))
         )
-        query = torch.arange(height * width, device=table_h.device)[queries]
         # Place in the table of each (query, key) pair along either axis: (n, H) and (n, W).
-        row, column = _places(query, width)
-        rows = (_distances(height, query.device) + height - 1)[row]
-        columns = (_distances(width, query.device) + width - 1)[column]
+        row, column = _places(size, queries, table_h.device)
+        rows = (_distances(height, row.device) + height - 1)[row]
+        columns = (_distances(width, row.device) + width - 1)[column]
 
         def logits(q: Tensor) -> Tensor:
             _check_queries(q, table_h.shape[1])
