@@ -150,7 +150,7 @@ def test_8_bit_weights_are_those_of_the_formula(name: str) -> None:
         (expected,) = round_weights(module, by_rows)(pixels)
         (exact,) = module(pixels)
     assert apart(run(at("int8-weights", graph), pixels), expected) < 1e-4
-    assert 1e-3 < apart(expected, exact) < 0.05
+    assert 5e-4 < apart(expected, exact) < 0.05
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,7 +165,7 @@ def test_8_bit_products_stay_near(name: str) -> None:
         pixels = torch.rand(batch, 3, SIDE, SIDE) * 255
         with torch.no_grad():
             (exact,) = module(pixels)
-        assert 1e-3 < apart(run(at("int8-dynamic", graph), pixels), exact) < 0.1
+        assert 5e-4 < apart(run(at("int8-dynamic", graph), pixels), exact) < 0.1
 
 
 def test_8_bit_products_of_a_tied_layer_are_those_of_the_formula() -> None:
