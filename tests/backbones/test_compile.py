@@ -199,8 +199,11 @@ def test_inductor(name, mode):
     if "half_res" not in name:
         options["drop_path_rate"] = 0.0  # inductor draws other random numbers
     model = make(name, **options)
+    x = images(75, 90)
+    if "half_res" in name:  # inductor sums in other orders, and a rounding switches ReLUs
+        model, x = model.double(), x.double()
     compiled = torch.compile(model, fullgraph=True)
-    assert_same(model, compiled, images(75, 90))
+    assert_same(model, compiled, x)
 
 
 @no_compiler
