@@ -34,7 +34,7 @@ def run(main: Callable[[], int | None]) -> None:
         if _is_ctrl_c(error):
             print("interrupted", file=sys.stderr)
             status = 130
-        elif sentence := _sentence(error):
+        elif (sentence := _sentence(error)) is not None:
             if not _is_told_already(sentence):
                 print(f"error: {sentence}", file=sys.stderr)
             status = 2

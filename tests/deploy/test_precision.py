@@ -165,7 +165,7 @@ def test_8_bit_products_stay_near(name: str) -> None:
         pixels = torch.rand(batch, 3, SIDE, SIDE) * 255
         with torch.no_grad():
             (exact,) = module(pixels)
-        assert 5e-4 < apart(run(at("int8-dynamic", graph), pixels), exact) < 0.1
+        assert 1e-3 < apart(run(at("int8-dynamic", graph), pixels), exact) < 0.1
 
 
 def test_8_bit_products_of_a_tied_layer_are_those_of_the_formula() -> None:
